@@ -45,7 +45,7 @@ _JSON = frozenset({Kind.REQUEST, Kind.REPLY, Kind.ERROR, Kind.EXIT})
 
 
 class Frame:
-    """One frame: `message` holds what a kind of JSON carries, `payload` what a kind of bytes does."""
+    """One frame: JSON is in `message`, bytes are in `payload`."""
 
     __slots__ = ("kind", "message", "payload")
 
