@@ -1,0 +1,51 @@
+"""Client channels: to a unix socket, or to TCP with mTLS, and the caller's trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from opentelemetry import propagate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_MESSAGE = 20 * 1024 * 1024
+"""Bytes of the largest message, both ways: a 16 MiB MCP message and its frame fit."""
+
+OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+]
+
+
+@dataclass(frozen=True)
+class ClientTls:
+    """Files, in PEM, by which client and server know each other."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+def connect(target: str, tls: ClientTls | None = None) -> grpc.aio.Channel:
+    """Return a channel to `target`: "unix:/path", or "host:port" with `tls`.
+
+    Connects on first use. Raises OSError when a file of `tls` cannot be read.
+    """
+    if tls is None:
+        return grpc.aio.insecure_channel(target, OPTIONS)
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=tls.ca.read_bytes(),
+        private_key=tls.key.read_bytes(),
+        certificate_chain=tls.cert.read_bytes(),
+    )
+    return grpc.aio.secure_channel(target, credentials, OPTIONS)
+
+
+def trace_metadata() -> tuple[tuple[str, str], ...]:
+    """Return the metadata that puts a call into the present trace (W3C traceparent)."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return tuple(carrier.items())

@@ -1,0 +1,114 @@
+"""A service's SQLite: WAL, one writer, migrations that only go forward.
+
+All work runs on one thread of its own, so the event loop never waits for the disk, and reads see
+each write that was awaited before them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+_T = TypeVar("_T")
+
+
+class DatabaseError(Exception):
+    """The database cannot be opened. The message names the file and the way out."""
+
+
+class Database:
+    """One SQLite file and the thread that works on it. Use `Database.open`."""
+
+    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+        self._connection = connection
+        self._thread = thread
+
+    @classmethod
+    async def open(cls, path: Path, migrations: Sequence[str]) -> Database:
+        """Open the file at `path`, creating it if needed, and bring its schema up to date.
+
+        `migrations` are scripts; number N brings version N to N + 1. The list only ever grows.
+        A database of a newer version, or a damaged one, is left as it is: DatabaseError.
+        """
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
+        loop = asyncio.get_running_loop()
+        try:
+            connection = await loop.run_in_executor(thread, _open, path, migrations)
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
+        return cls(connection, thread)
+
+    async def read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run `work` on the database thread; it must not write."""
+        return await self._run(work, "BEGIN")
+
+    async def write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run `work` in one transaction: all of it is durable on return, or none of it happened.
+
+        Once begun it is finished even if the caller is cancelled, so the caller's view and the
+        file never part half-way.
+        """
+        return await self._run(work, "BEGIN IMMEDIATE")
+
+    async def close(self) -> None:
+        """Finish what is under way and close the file."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        self._thread.shutdown(wait=True)
+
+    async def _run(self, work: Callable[[sqlite3.Connection], _T], begin: str) -> _T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, _transact, self._connection, work, begin)
+
+
+def _transact(
+    connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T], begin: str
+) -> _T:
+    connection.execute(begin)
+    try:
+        result = work(connection)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return result
+
+
+def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
+    # Only the database thread uses it, but close() may come from whichever thread that is.
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        # FULL: an answered call survives a power loss, not only a crash of the process.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        _migrate(connection, path, migrations)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise DatabaseError(
+            f"{path} cannot be used ({error}); move it aside to start with an empty one"
+        ) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(migrations):
+        raise DatabaseError(
+            f"{path} has version {version}, this program knows {len(migrations)}: "
+            "it was written by a newer Nexus; install that one"
+        )
+    for number, script in enumerate(migrations[version:], start=version + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{script};\nPRAGMA user_version = {number};\nCOMMIT;"
+        )
