@@ -1,0 +1,31 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nexus_rpc import paging
+from nexus_rpc.errors import InvalidArgument
+
+
+@given(st.text(max_size=100))
+def test_a_token_gives_its_key_back(key):
+    try:
+        encoded = key.encode()
+    except UnicodeEncodeError:
+        return
+    assert paging.decode(paging.encode(encoded.decode())) == key
+
+
+@pytest.mark.parametrize(("asked", "given_"), [(0, 100), (1, 1), (1000, 1000), (5000, 1000)])
+def test_sizes(asked, given_):
+    assert paging.page_size(asked) == given_
+
+
+def test_a_negative_size_is_refused():
+    with pytest.raises(InvalidArgument, match="page_size is -1"):
+        paging.page_size(-1)
+
+
+@pytest.mark.parametrize("token", ["!", "abc", "/w=="])
+def test_a_made_up_token_is_refused(token):
+    with pytest.raises(InvalidArgument, match="page_token"):
+        paging.decode(token)
