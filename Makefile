@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 UV := $(CACHE)/uv/bin/uv
 export UV_CACHE_DIR := $(CURDIR)/$(CACHE)/uv/cache
 export UV_PYTHON_DOWNLOADS := never
+BUF := $(CACHE)/npm/node_modules/.bin/buf
 PACKAGES := protos services/vmm services/netd services/agent-gateway/guest services/agent-gateway cli
 PROTOS := $(wildcard protos/nexus/*/v1/*.proto)
 
@@ -33,8 +34,53 @@ lock: $(UV) ## Resolve requirements.lock anew
 	  --no-emit-package nexus-protos --no-emit-package nexus-guest \
 	  --group dev --all-extras $(PACKAGES:%=%/pyproject.toml) -o requirements.lock
 
+# Generates the code of all protos into the folder $(1), given from protos/.
+define generate
+cd protos && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=$(1) --grpc_python_out=$(1) \
+  --plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=../$(BIN)/protoc-gen-mypy_grpc \
+  --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS:protos/%=%)
+endef
+
 .PHONY: protos
 protos: venv ## Generate code from the protos
-	cd protos && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --grpc_python_out=. \
-	  --plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=../$(BIN)/protoc-gen-mypy_grpc \
-	  --mypy_out=quiet:. --mypy_grpc_out=quiet:. $(PROTOS:protos/%=%)
+	$(call generate,.)
+
+$(BUF):
+	npm install --silent --no-fund --no-audit --prefix $(CACHE)/npm @bufbuild/buf@1.75.0
+
+.PHONY: check-protos
+check-protos: venv $(BUF) ## Lint the protos and compare the generated code with them
+	cd protos && ../$(BUF) lint
+	rm -rf $(CACHE)/protos && mkdir -p $(CACHE)/protos
+	$(call generate,../$(CACHE)/protos)
+	diff -r --exclude='*.proto' --exclude=__pycache__ protos/nexus $(CACHE)/protos/nexus
+
+.PHONY: fmt
+fmt: venv ## Format the code
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --quiet --fix .
+
+.PHONY: lint
+lint: venv ## Check format, style and types
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+
+.PHONY: unit
+unit: venv ## Run the unit and contract tests
+	$(BIN)/pytest --quiet tests/unit tests/contract
+
+.PHONY: integration
+integration: venv ## Run the tests with real processes, sockets and network namespaces
+	$(BIN)/pytest --quiet tests/integration
+
+.PHONY: system
+system: venv ## Run the tests in the dev host, with real microVMs
+	$(BIN)/pytest --quiet tests/system
+
+.PHONY: test
+test: check-protos lint unit integration system ## Run everything; nothing may be skipped
+
+.PHONY: bench
+bench: venv ## Measure Nexus against the raw thing, in the dev host
+	$(BIN)/python tests/bench/run.py
