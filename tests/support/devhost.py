@@ -27,7 +27,10 @@ class DevHost:
     def start(self, command):
         """Start a command in the dev host; the caller ends it."""
         return subprocess.Popen(
-            self._exec(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            self._exec(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def nexusctl(self, *arguments, check=True, stdin=None, timeout=COMMAND_SECONDS):
@@ -40,14 +43,28 @@ class DevHost:
 
     def nexusctl_command(self, *arguments):
         """Return the argv of nexusctl against the dev host."""
-        return ["env", f"NEXUS_CONFIG={CLIENT_CONFIG}", sys.executable, "-m", "nexusctl", *arguments]
+        return [
+            "env",
+            f"NEXUS_CONFIG={CLIENT_CONFIG}",
+            sys.executable,
+            "-m",
+            "nexusctl",
+            *arguments,
+        ]
 
     def exec(self, vm, *argv, check=True, stdin=None, timeout=COMMAND_SECONDS):
         """Run a command in a VM and return the finished process."""
-        return self.nexusctl("vm", "exec", vm, "--", *argv, check=check, stdin=stdin, timeout=timeout)
+        return self.nexusctl(
+            "vm", "exec", vm, "--", *argv, check=check, stdin=stdin, timeout=timeout
+        )
+
+    def start_exec(self, vm, *argv):
+        """Start a command in a VM; the caller ends it."""
+        command = self.nexusctl_command("vm", "exec", vm, "--", *argv)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def until(self, what, condition, seconds=60):
-        """Wait until `condition()` is true, and return what it gave; fail by name after `seconds`."""
+        """Wait for `condition()` to be true and return what it gave; fail after `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
             value = condition()
@@ -63,7 +80,12 @@ class DevHost:
 
     def _finished(self, argv, check, stdin, timeout):
         done = subprocess.run(
-            argv, input=stdin or b"", capture_output=True, timeout=timeout, env=os.environ, check=False
+            argv,
+            input=stdin or b"",
+            capture_output=True,
+            timeout=timeout,
+            env=os.environ,
+            check=False,
         )
         if check and done.returncode:
             raise AssertionError(
