@@ -108,7 +108,7 @@ def bare_exec(path, deadline):
     """Run `true` in the guest over a connection of its own; return when its exit came."""
     with dial(path, wire.STREAM_PORT, deadline) as client:
         request = {"op": "exec", "argv": ["true"], "env": {}, "cwd": ""}
-        client.sendall(wire.encode_json(wire.Kind.REQUEST, request) + wire.encode(wire.Kind.END))
+        client.sendall(wire.encode_message(wire.Kind.REQUEST, request) + wire.encode(wire.Kind.END))
         decoder = wire.Decoder()
         while True:
             data = client.recv(65536)
