@@ -1,0 +1,92 @@
+"""nexusctl status: how the three services are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from nexus.vmm.v1 import vmm_pb2
+from nexus_rpc.errors import NexusError
+from nexusctl import failure, table, terminal, views
+from nexusctl.progress import progress
+from nexusctl.vms import every
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from nexusctl.services import Service, Services, Vmm
+
+_SECONDS = 5.0
+
+_HEALTH_BY_REASON = {"SOCKET_DENIED": "denied", "DEADLINE_EXCEEDED": "no answer"}
+
+
+async def run(options: Namespace, services: Services) -> int:
+    """Ask all three at once, and tell each in a row."""
+    async with progress("asking the services"):
+        rows = await asyncio.gather(*(_health(service) for service in services.all))
+        await _describe(services.vmm, rows)
+        counts = await _counts(services)
+    if options.json:
+        print(json.dumps({"services": rows, "vms": counts}, indent=2))
+    else:
+        _show(rows, counts)
+    health = {row["health"] for row in rows}
+    if health == {"serving"}:
+        return failure.OK
+    return failure.GENERAL if health <= {"serving", "not serving"} else failure.UNREACHABLE
+
+
+async def _health(service: Service) -> dict[str, Any]:
+    stub: Any = health_pb2_grpc.HealthStub(service.channel)
+    row = {"name": service.name, "health": "", "target": service.target, "version": "", "note": ""}
+    try:
+        answer = await service.ask(stub.Check, health_pb2.HealthCheckRequest(), _SECONDS)
+    except NexusError as error:
+        row["health"] = _HEALTH_BY_REASON.get(error.reason, "unreachable")
+        row["note"] = error.message
+    else:
+        serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+        row["health"] = "serving" if serving else "not serving"
+    return row
+
+
+async def _describe(vmm: Vmm, rows: list[dict[str, Any]]) -> None:
+    row = next(row for row in rows if row["name"] == vmm.name)
+    if row["health"] != "serving":
+        return
+    try:
+        info = await vmm.ask(vmm.stub.GetInfo, vmm_pb2.GetInfoRequest(), _SECONDS)
+    except NexusError as error:
+        row["note"] = error.message
+    else:
+        row["version"] = info.version
+        row["note"] = f"Firecracker {info.firecracker_version}" if info.firecracker_version else ""
+
+
+async def _counts(services: Services) -> dict[str, Any] | None:
+    try:
+        states = Counter([views.vm_state(vm.state) async for vm in every(services)])
+    except NexusError:
+        return None  # vmm's own row says what is wrong
+    return {"total": states.total(), "by_state": dict(states)}
+
+
+def _show(rows: list[dict[str, Any]], counts: dict[str, Any] | None) -> None:
+    text = table.render(
+        ["SERVICE", "HEALTH", "VERSION", "TARGET", "NOTE"],
+        [[row["name"], row["health"], row["version"], row["target"], row["note"]] for row in rows],
+        columns=terminal.width(sys.stdout),
+        styles=views.STYLES if terminal.coloured(sys.stdout) else None,
+    )
+    print(text, end="")
+    if counts is None:
+        print("VMs: unknown")
+        return
+    by_state = ", ".join(f"{number} {state}" for state, number in counts["by_state"].items())
+    print(f"VMs: {counts['total']}" + (f" ({by_state})" if by_state else ""))

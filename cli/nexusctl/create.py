@@ -1,0 +1,103 @@
+"""Making a VM out of three services: a port from netd, then the VM from vmm with it.
+
+The id is made here, so that the port can be had first. Whatever fails or is interrupted gives
+the port back; only where it is unknown whether vmm made the VM does the port stay with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+from uuid import uuid4
+
+from nexus.netd.v1 import netd_pb2
+from nexus.vmm.v1 import vmm_pb2
+from nexus_rpc.errors import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
+from nexus_rpc.ids import check_name, new_vm_id
+from nexusctl.lifecycle import give_back_port, remove
+from nexusctl.services import WRITE
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+    from nexusctl.services import Services
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The VM that is wanted: its name, its spec without the network, and whether to have one."""
+
+    name: str
+    spec: vmm_pb2.VmSpec
+    network: bool = True
+
+
+async def create(services: Services, wish: Wish) -> vmm_pb2.Vm:
+    """Return the new VM, with its port. Raises NexusError; nothing is left then.
+
+    AlreadyExists (NAME_TAKEN): a VM has the name; no port is asked for. Unavailable or
+    DeadlineExceeded from CreateVm: it is unknown whether there is a VM, and a note says so.
+    """
+    await _refuse_taken(services, check_name("NAME", wish.name))
+    vm_id = new_vm_id()
+    request = vmm_pb2.CreateVmRequest(
+        vm_id=vm_id, name=wish.name, spec=wish.spec, request_id=str(uuid4())
+    )
+    async with AsyncExitStack() as undo:
+        if wish.network:
+            undo.push_async_callback(give_back_port, services, vm_id)
+            port = await _settled(_attach(services, vm_id))
+            request.spec.network.CopyFrom(
+                vmm_pb2.NetworkInterface(
+                    tap=port.tap, mac=port.mac, ipv4=port.ipv4, gateway=port.gateway, dns=port.dns
+                )
+            )
+        vmm = services.vmm
+        try:
+            answer = await _settled(vmm.ask(vmm.stub.CreateVm, request, WRITE))
+        except asyncio.CancelledError:
+            await remove(services, vm_id)
+            raise
+        except (Unavailable, DeadlineExceeded) as error:
+            undo.pop_all()
+            error.add_note(
+                f"whether {wish.name} was made is unknown; running the same command again is safe"
+            )
+            raise
+        undo.pop_all()
+        return answer.vm
+
+
+async def _refuse_taken(services: Services, name: str) -> None:
+    vmm = services.vmm
+    try:
+        answer = await vmm.ask(vmm.stub.GetVm, vmm_pb2.GetVmRequest(vm=name))
+    except NotFound:
+        return
+    raise AlreadyExists("NAME_TAKEN", f"there is a VM named {name} already, {answer.vm.id}")
+
+
+async def _attach(services: Services, vm_id: str) -> netd_pb2.Port:
+    netd = services.netd
+    request = netd_pb2.AttachPortRequest(vm_id=vm_id, request_id=str(uuid4()))
+    return (await netd.ask(netd.stub.AttachPort, request, WRITE)).port
+
+
+async def _settled(work: Coroutine[Any, Any, _T]) -> _T:
+    """Await `work` to its end, through an interruption too, which is raised afterwards.
+
+    A call that was cut off may still be carried out; undoing it is safe only once it has ended.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # the interruption is what is told
+        raise

@@ -1,0 +1,126 @@
+"""What went wrong, as nexusctl tells it: a message, the next step to try, and the exit code.
+
+Everything that ends a command early becomes a `Failure`; `of` makes one from the error of a
+service by two tables. gRPC is not imported here, so that a usage error costs no time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+from nexusctl.terminal import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nexus_rpc.errors import NexusError
+
+OK = 0
+GENERAL = 1
+USAGE = 2
+UNREACHABLE = 3
+NOT_FOUND = 4
+CONFLICT = 5
+OWN = 125
+"""nexusctl's own failure in `vm exec` and `vm run`, where other codes are the command's."""
+
+_EXIT_BY_CODE = {
+    "INVALID_ARGUMENT": USAGE,
+    "UNAVAILABLE": UNREACHABLE,
+    "NOT_FOUND": NOT_FOUND,
+    "ALREADY_EXISTS": CONFLICT,
+    "FAILED_PRECONDITION": CONFLICT,
+}
+
+_EXIT_BY_REASON = {
+    # The service answers; it is the guest that does not.
+    "GUEST_UNREACHABLE": GENERAL,
+    # No conflict with a VM: the kernel, the host or the file is not fit for it.
+    "BOOT_FAILED": GENERAL,
+    "SUBNET_IN_USE": GENERAL,
+    "BRIDGE_FOREIGN": GENERAL,
+    "NOT_A_FILE": GENERAL,
+}
+
+_EXIT_OF_COMMAND = {
+    # As shells and docker say it.
+    "FILE_DENIED": 126,
+    "COMMAND_NOT_FOUND": 127,
+}
+
+_TRY = {
+    "BOOT_FAILED": "nexusctl vm logs {vm} --tail 50",
+    "BRIDGE_FOREIGN": "give netd another bridge name in /etc/nexus/netd.toml",
+    "COMMAND_NOT_FOUND": "there is no shell in between; for one: -- sh -c 'COMMAND'",
+    "CONNECTION_LOST": "journalctl -u nexus-{service} on its host, then run the command again",
+    "CONNECTION_REFUSED": "systemctl status nexus-{service} on its host, or another --endpoint",
+    "DEADLINE_EXCEEDED": "nexusctl status, and nexusctl vm list for what became of it",
+    "DEFECT": "journalctl -u nexus-{service} on its host, and report it",
+    "DISK_FULL": "make room on the host, or ask for a smaller --disk",
+    "FILE_DENIED": "nexusctl vm exec {vm} -- ls -l, to see who may use it",
+    "FILE_NOT_FOUND": "nexusctl vm exec {vm} -- ls, to see what there is",
+    "GUEST_BUSY": "wait until other commands in the guest have ended",
+    "GUEST_DISK_FULL": "nexusctl vm exec {vm} -- df -h, then delete what is not needed",
+    "GUEST_NOT_READY": "nexusctl vm logs {vm} --tail 50, or wait longer with --timeout",
+    "GUEST_PROTOCOL": "nexusctl vm logs {vm} --tail 50; a stop and a start give a fresh agent",
+    "GUEST_UNREACHABLE": "nexusctl vm logs {vm} --tail 50",
+    "IMAGE_NOT_FOUND": "nexusctl version lists the images and kernels",
+    "INVALID_FIELD": "nexusctl {command} --help",
+    "NAME_TAKEN": "choose another name, or look at it: nexusctl vm inspect {vm}",
+    "NOT_A_FILE": "name a file; a directory goes as a tar archive",
+    "SOCKET_DENIED": "sudo usermod -aG {group} {user}, then log in again",
+    "SOCKET_MISSING": "systemctl status nexus-{service}, or another --endpoint",
+    "STDIN_TOO_LARGE": "nexusctl vm cp - {vm}:/tmp/input, then read it from there",
+    "SUBNET_FULL": "delete VMs that are not needed, or give netd a larger subnet",
+    "SUBNET_IN_USE": "give netd another subnet in /etc/nexus/netd.toml",
+    "TLS_FAILED": "check ca, cert and key in the config file, and that host and port are right",
+    "UNIMPLEMENTED": "nexusctl version; service and nexusctl must be of one release",
+    "VM_LIVE": "nexusctl vm delete {vm} --force, or nexusctl vm stop {vm} first",
+    "VM_NOT_FOUND": "nexusctl vm list shows what there is",
+    "VM_NOT_LIVE": "nexusctl vm start {vm}",
+    "VM_STATE": "nexusctl vm inspect {vm} shows its state",
+}
+
+
+class Failure(Exception):
+    """The end of a command that could not be done."""
+
+    def __init__(self, message: str, way_out: str = "", exit_code: int = GENERAL) -> None:
+        super().__init__(message)
+        self.message = message
+        self.way_out = way_out
+        self.exit_code = exit_code
+
+
+class _Words(dict[str, str]):
+    """The words of a way out; one that nobody gave stands in capitals, as in a manual."""
+
+    def __missing__(self, key: str) -> str:
+        return key.upper()
+
+
+def of(error: NexusError, words: Mapping[str, str]) -> Failure:
+    """Return the failure that `error` is.
+
+    `words` fill the way out: `vm` and `command` as the user gave them. Notes on the error
+    (PEP 678) say what was done before it, and are told with it.
+    """
+    told = _Words({**words, **error.metadata})
+    message = "; ".join([error.message or error.reason, *getattr(error, "__notes__", ())])
+    exit_code = _EXIT_BY_REASON.get(error.reason, _EXIT_BY_CODE.get(error.code.name, GENERAL))
+    return Failure(message, _TRY.get(error.reason, "").format_map(told), exit_code)
+
+
+def of_command(error: NexusError, words: Mapping[str, str]) -> Failure:
+    """Return the failure that `error` is where the exit code is that of a command in a guest."""
+    failure = of(error, words)
+    failure.exit_code = _EXIT_OF_COMMAND.get(error.reason, OWN)
+    return failure
+
+
+def tell(failure: Failure, stream: TextIO) -> int:
+    """Write the failure for people, and return its exit code."""
+    print(f"nexusctl: {printable(failure.message)}", file=stream)
+    if failure.way_out:
+        print(f"try: {printable(failure.way_out)}", file=stream)
+    return failure.exit_code

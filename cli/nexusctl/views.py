@@ -1,0 +1,134 @@
+"""What is shown of VMs, ports and guests: one dictionary each, for --json and for people alike.
+
+Keys and values are stable; states are the enum's names without their prefix, in small letters.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from nexus.gateway.v1 import gateway_pb2
+from nexus.vmm.v1 import vmm_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from nexus.netd.v1 import netd_pb2
+
+STYLES = {
+    "ready": "green",
+    "serving": "green",
+    "running": "yellow",
+    "online": "yellow",
+    "provisioning": "yellow",
+    "connecting": "yellow",
+    "unreachable": "red",
+    "not serving": "red",
+    "denied": "red",
+    "no answer": "red",
+    "crashed": "red",
+    "failed": "red",
+    "created": "dim",
+    "stopped": "dim",
+}
+
+LIVE = frozenset(
+    {
+        vmm_pb2.VM_STATE_RUNNING,
+        vmm_pb2.VM_STATE_ONLINE,
+        vmm_pb2.VM_STATE_PROVISIONING,
+        vmm_pb2.VM_STATE_READY,
+        vmm_pb2.VM_STATE_UNREACHABLE,
+    }
+)
+"""The states in which a process exists, as vmm.proto has them."""
+
+_AGES = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+def vm_state(state: int) -> str:
+    """Return the state's word; one that this release does not know yet is told as its number."""
+    return _word(vmm_pb2.VmState, state, "VM_STATE_")
+
+
+def _word(enum: Any, value: int, prefix: str) -> str:  # noqa: ANN401  # protobuf's enum wrappers share no type
+    if value not in enum.values():
+        return f"unknown ({value})"
+    name: str = enum.Name(value)
+    return name.removeprefix(prefix).lower()
+
+
+def vm(vm: vmm_pb2.Vm) -> dict[str, Any]:
+    """Return a VM. Memory and disk are MiB; times are RFC 3339 in UTC, or None."""
+    network = vm.spec.network if vm.spec.HasField("network") else None
+    return {
+        "id": vm.id,
+        "name": vm.name,
+        "state": vm_state(vm.state),
+        "state_reason": vm.state_reason,
+        "address": network.ipv4.partition("/")[0] if network else None,
+        "image": vm.spec.image,
+        "kernel": vm.spec.kernel,
+        "cpus": vm.spec.vcpu_count,
+        "memory_mib": vm.spec.memory_mib,
+        "disk_mib": vm.spec.disk_mib,
+        "create_time": _time(vm, "create_time"),
+        "state_time": _time(vm, "state_time"),
+        "boot": vm.boot,
+        "pid": vm.pid,
+        "cid": vm.cid,
+        "vsock_path": vm.vsock_path,
+    }
+
+
+def history(vm: vmm_pb2.Vm) -> list[dict[str, Any]]:
+    """Return the VM's last changes of state, oldest first."""
+    return [
+        {
+            "from": vm_state(getattr(step, "from")),
+            "to": vm_state(step.to),
+            "reason": step.reason,
+            "time": _time(step, "time"),
+        }
+        for step in vm.history
+    ]
+
+
+def port(port: netd_pb2.Port) -> dict[str, Any]:
+    """Return a VM's place on the network."""
+    return {
+        "tap": port.tap,
+        "mac": port.mac,
+        "ipv4": port.ipv4,
+        "gateway": port.gateway,
+        "dns": list(port.dns),
+        "create_time": _time(port, "create_time"),
+    }
+
+
+def guest(guest: gateway_pb2.Guest) -> dict[str, Any]:
+    """Return what a guest said of itself."""
+    return {
+        "state": _word(gateway_pb2.GuestState, guest.state, "GUEST_STATE_"),
+        "reason": guest.reason,
+        "boot_id": guest.boot_id,
+        "agent_version": guest.agent_version,
+        "kernel": guest.kernel,
+        "os": guest.os,
+        "warnings": list(guest.warnings),
+    }
+
+
+def age(when: Timestamp, now: datetime) -> str:
+    """Return how long ago `when` was, in its largest unit: "3d", "5h", "12m", "7s"."""
+    seconds = max(0, int((now - when.ToDatetime(UTC)).total_seconds()))
+    size, unit = next((entry for entry in _AGES if seconds >= entry[0]), (1, "s"))
+    return f"{seconds // size}{unit}"
+
+
+def _time(message: Any, field: str) -> str | None:  # noqa: ANN401  # any message with a Timestamp
+    if not message.HasField(field):
+        return None
+    when: datetime = getattr(message, field).ToDatetime(UTC)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
