@@ -5,6 +5,7 @@ import tracemalloc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nexus_guest import wire
 from nexus_guest.wire import Decoder, Frame, Kind, WireError
 

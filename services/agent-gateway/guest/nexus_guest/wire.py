@@ -145,20 +145,27 @@ def _frame(kind: Kind, payload: bytes) -> Frame:
 
 def _object(kind: Kind, payload: bytes) -> dict[str, object]:
     try:
-        # RecursionError: thousands of "[" fit a frame.
-        message = json.loads(payload.decode(), parse_constant=_no_constant)
-        if b"\\u" in payload:
-            _no_surrogates(message)
-    except (ValueError, RecursionError) as error:
+        message = parse_json(payload)
+    except ValueError as error:
         raise WireError(f"{kind.name} is not JSON: {error}") from None
     if not isinstance(message, dict):
         raise WireError(f"{kind.name} is {type(message).__name__}, expected a JSON object")
     return message
 
 
-def _no_surrogates(message: object) -> None:
-    # A lone surrogate passes json.loads and breaks whoever encodes the text later (RFC 7493, 2.1).
-    json.dumps(message, ensure_ascii=False).encode()
+def parse_json(data: bytes) -> object:
+    """Return the value of a JSON text. ValueError if it is none, or one that no peer should send.
+
+    That is: NaN and infinities, nesting past Python's limit, lone surrogates (RFC 7493, 2.1),
+    which break whoever encodes the text later.
+    """
+    try:
+        value: object = json.loads(data.decode(), parse_constant=_no_constant)
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
 
 
 def _no_constant(name: str) -> NoReturn:

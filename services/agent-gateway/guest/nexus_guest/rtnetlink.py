@@ -1,0 +1,139 @@
+"""The few rtnetlink(7) requests that give a guest its address; the image's `ip` is not needed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NLMSG_ERROR = 2
+_NLMSG_DONE = 3
+_RTM_NEWLINK = 16
+_RTM_GETLINK = 18
+_RTM_NEWADDR = 20
+_RTM_DELADDR = 21
+_RTM_GETADDR = 22
+_RTM_NEWROUTE = 24
+_REQUEST = 0x1
+_ACK = 0x4
+_DUMP = 0x300
+_REPLACE = 0x500  # NLM_F_CREATE | NLM_F_REPLACE
+_IFLA_ADDRESS = 1
+_IFA_ADDRESS = 1
+_IFA_LOCAL = 2
+_RTA_OIF = 4
+_RTA_GATEWAY = 5
+_IFF_UP = 1
+_RT_TABLE_MAIN = 254
+_RTPROT_STATIC = 4
+_RTN_UNICAST = 1
+
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
+_ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg
+_ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg
+_ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
+
+_TIMEOUT_S = 5.0
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """Return an rtattr, padded to four bytes."""
+    size = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(size, kind) + value + bytes(-size % 4)
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """Return the rtattrs in `data`, by kind; what is cut off is left out."""
+    found = {}
+    while len(data) >= _ATTRIBUTE.size:
+        size, kind = _ATTRIBUTE.unpack_from(data)
+        if not _ATTRIBUTE.size <= size <= len(data):
+            break
+        found[kind] = data[_ATTRIBUTE.size : size]
+        data = data[(size + 3) & ~3 :]
+    return found
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield type and body of each netlink message in a datagram."""
+    while len(data) >= _HEADER.size:
+        size, kind, _, _, _ = _HEADER.unpack_from(data)
+        if not _HEADER.size <= size <= len(data):
+            return
+        yield kind, data[_HEADER.size : size]
+        data = data[(size + 3) & ~3 :]
+
+
+class Rtnetlink:
+    """A socket to the kernel's routing tables. Methods raise OSError with the kernel's errno."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.settimeout(_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def find_link(self, mac: bytes) -> int | None:
+        """Return the index of the interface with that hardware address."""
+        for body in self._ask(_RTM_GETLINK, _DUMP, _LINK.pack(0, 0, 0, 0, 0)):
+            index: int = _LINK.unpack_from(body)[2]
+            if attributes(body[_LINK.size :]).get(_IFLA_ADDRESS) == mac:
+                return index
+        return None
+
+    def set_up(self, index: int) -> None:
+        """Switch an interface on."""
+        self._ask(_RTM_NEWLINK, _ACK, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP))
+
+    def addresses(self, index: int) -> set[tuple[bytes, int]]:
+        """Return the IPv4 addresses and prefix lengths of an interface."""
+        found = set()
+        for body in self._ask(_RTM_GETADDR, _DUMP, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)):
+            _, prefix, _, _, owner = _ADDRESS.unpack_from(body)
+            local = attributes(body[_ADDRESS.size :]).get(_IFA_LOCAL)
+            if owner == index and local is not None:
+                found.add((local, prefix))
+        return found
+
+    def add_address(self, index: int, address: bytes, prefix: int) -> None:
+        """Give an interface an IPv4 address; fine if it has it."""
+        self._ask(_RTM_NEWADDR, _ACK | _REPLACE, _address(index, address, prefix))
+
+    def delete_address(self, index: int, address: bytes, prefix: int) -> None:
+        """Take an IPv4 address from an interface."""
+        self._ask(_RTM_DELADDR, _ACK, _address(index, address, prefix))
+
+    def set_default_route(self, index: int, gateway: bytes) -> None:
+        """Send what is not local to `gateway` by that interface, whatever was before."""
+        route = _ROUTE.pack(
+            socket.AF_INET, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNICAST, 0
+        )
+        by = attribute(_RTA_OIF, struct.pack("=I", index)) + attribute(_RTA_GATEWAY, gateway)
+        self._ask(_RTM_NEWROUTE, _ACK | _REPLACE, route + by)
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
+        size = _HEADER.size + len(body)
+        self._socket.send(_HEADER.pack(size, kind, _REQUEST | flags, 1, 0) + body)
+        answers: list[bytes] = []
+        while True:
+            for of, answer in messages(self._socket.recv(1 << 16)):
+                if of == _NLMSG_DONE:
+                    return answers
+                if of == _NLMSG_ERROR:
+                    (code,) = struct.unpack_from("=i", answer)
+                    if code:
+                        raise OSError(-code, os.strerror(-code))
+                    return answers
+                answers.append(answer)
+
+
+def _address(index: int, address: bytes, prefix: int) -> bytes:
+    head = _ADDRESS.pack(socket.AF_INET, prefix, 0, 0, index)
+    return head + attribute(_IFA_LOCAL, address) + attribute(_IFA_ADDRESS, address)
