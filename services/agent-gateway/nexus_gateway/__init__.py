@@ -1,0 +1,1 @@
+"""The agent-gateway: carries commands, files and MCP into guests over vsock."""

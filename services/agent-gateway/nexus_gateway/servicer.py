@@ -1,0 +1,169 @@
+"""GuestService: converts between messages and the domain, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from nexus.gateway.v1 import gateway_pb2 as pb
+from nexus.gateway.v1.gateway_pb2_grpc import GuestServiceServicer
+from nexus_gateway.mcp_server import make_server
+from nexus_gateway.mcp_stream import McpStream
+from nexus_gateway.operations import Command
+from nexus_gateway.streams import Exit, FileInfo
+from nexus_guest.wire import Kind
+from nexus_rpc.errors import DeadlineExceeded, invalid_field
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from grpc.aio import ServicerContext
+
+    from nexus_gateway.guest import Guest
+    from nexus_gateway.guests import Guests
+    from nexus_gateway.streams import Streams
+    from nexus_gateway.vms import Vms
+
+_LONGEST_WAIT = 300.0
+"""Seconds that a GetGuest without a deadline waits."""
+
+
+class Servicer(GuestServiceServicer):
+    """See gateway.proto."""
+
+    def __init__(self, vms: Vms, guests: Guests, streams: Streams) -> None:
+        self._vms = vms
+        self._guests = guests
+        self._streams = streams
+
+    async def GetGuest(
+        self,
+        request: pb.GetGuestRequest,
+        context: ServicerContext[pb.GetGuestRequest, pb.GetGuestResponse],
+    ) -> pb.GetGuestResponse:
+        """See gateway.proto."""
+        vm = await self._vms.find_live(request.vm, fresh=request.wait_ready)
+        if not request.wait_ready:
+            return pb.GetGuestResponse(guest=_guest(self._guests.of(vm)))
+        left = context.time_remaining()
+        # A little early: an answer after the deadline would reach nobody.
+        patience = _LONGEST_WAIT if left is None else max(left - 0.25, left * 0.9)
+        try:
+            async with asyncio.timeout(patience):
+                return pb.GetGuestResponse(guest=_guest(await self._guests.ready(vm)))
+        except TimeoutError:
+            guest = self._guests.of(vm)
+            raise DeadlineExceeded(
+                "GUEST_NOT_READY",
+                f"the guest of VM {vm.name!r} is {guest.state.name} after {patience:.1f} s:"
+                f" {guest.reason}",
+                vm=vm.id,
+                state=guest.state.name,
+            ) from None
+
+    async def Exec(
+        self,
+        request: pb.ExecRequest,
+        context: ServicerContext[pb.ExecRequest, pb.ExecResponse],  # noqa: ARG002
+    ) -> AsyncIterator[pb.ExecResponse]:
+        """See gateway.proto."""
+        command = Command(
+            argv=tuple(request.argv), env=dict(request.env), cwd=request.cwd, stdin=request.stdin
+        )
+        vm = await self._vms.find_live(request.vm)
+        async with aclosing(self._streams.exec(vm, command)) as events:
+            async for event in events:
+                if isinstance(event, Exit):
+                    yield pb.ExecResponse(exit=pb.ExecExit(code=event.code, signal=event.signal))
+                elif event.stream is Kind.STDOUT:
+                    yield pb.ExecResponse(stdout=event.data)
+                else:
+                    yield pb.ExecResponse(stderr=event.data)
+
+    async def ReadFile(
+        self,
+        request: pb.ReadFileRequest,
+        context: ServicerContext[pb.ReadFileRequest, pb.ReadFileResponse],  # noqa: ARG002
+    ) -> AsyncIterator[pb.ReadFileResponse]:
+        """See gateway.proto."""
+        vm = await self._vms.find_live(request.vm)
+        async with aclosing(self._streams.read(vm, request.path)) as parts:
+            async for part in parts:
+                if isinstance(part, FileInfo):
+                    yield pb.ReadFileResponse(info=pb.FileInfo(size=part.size, mode=part.mode))
+                else:
+                    yield pb.ReadFileResponse(data=part)
+
+    async def WriteFile(
+        self,
+        request_iterator: AsyncIterator[pb.WriteFileRequest],
+        context: ServicerContext[pb.WriteFileRequest, pb.WriteFileResponse],  # noqa: ARG002
+    ) -> pb.WriteFileResponse:
+        """See gateway.proto."""
+        first = await anext(request_iterator, None)
+        if first is None or first.WhichOneof("part") != "target":
+            raise invalid_field("target", None, "the first message names the VM and the path")
+        target = first.target
+        vm = await self._vms.find_live(target.vm)
+        mode = target.mode if target.HasField("mode") else None
+        size = await self._streams.write(vm, target.path, mode, _chunks(request_iterator))
+        return pb.WriteFileResponse(size=size)
+
+    async def DeleteFile(
+        self,
+        request: pb.DeleteFileRequest,
+        context: ServicerContext[pb.DeleteFileRequest, pb.DeleteFileResponse],  # noqa: ARG002
+    ) -> pb.DeleteFileResponse:
+        """See gateway.proto."""
+        vm = await self._vms.find_live(request.vm)
+        await self._streams.delete(vm, request.path)
+        return pb.DeleteFileResponse()
+
+    async def ConnectMcp(  # type: ignore[override]  # it writes by itself, which grpc.aio allows
+        self,
+        request_iterator: AsyncIterator[pb.ConnectMcpRequest],
+        context: ServicerContext[pb.ConnectMcpRequest, pb.ConnectMcpResponse],
+    ) -> None:
+        """See gateway.proto."""
+        first = await anext(request_iterator, None)
+        if first is None:
+            raise invalid_field("vm", None, "the first message names the VM")
+        vm = await self._vms.find(first.vm)
+
+        async def send(message: bytes) -> None:
+            await context.write(pb.ConnectMcpResponse(message=message))
+
+        server = make_server(self._vms, self._streams, lambda _: vm.id)
+        await McpStream(server, send).run(_messages(first, request_iterator))
+
+
+async def _chunks(requests: AsyncIterator[pb.WriteFileRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("part") == "target":
+            raise invalid_field(
+                "target", request.target.path, "only the first message names a file"
+            )
+        yield request.data
+
+
+async def _messages(
+    first: pb.ConnectMcpRequest, requests: AsyncIterator[pb.ConnectMcpRequest]
+) -> AsyncIterator[bytes]:
+    if first.message:
+        yield first.message
+    async for request in requests:
+        yield request.message
+
+
+def _guest(guest: Guest) -> pb.Guest:
+    return pb.Guest(
+        vm_id=guest.vm_id,
+        state=pb.GuestState.Value(f"GUEST_STATE_{guest.state.name}"),
+        reason=guest.reason,
+        boot_id=guest.boot_id,
+        agent_version=guest.agent_version,
+        kernel=guest.kernel,
+        os=guest.os,
+        warnings=guest.warnings,
+    )
