@@ -1,0 +1,1 @@
+"""netd: the network of microVMs on one host."""

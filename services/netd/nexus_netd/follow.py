@@ -1,0 +1,89 @@
+"""Following vmm: a port whose VM is gone is released.
+
+A VM's port is attached before the VM is made, so a lease without a VM is given ten minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from nexus_rpc.errors import NexusError
+from nexus_rpc.vms import Lost
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from nexus.vmm.v1.vmm_pb2 import WatchVmsResponse
+    from nexus_netd.netd import Netd
+
+_log = logging.getLogger(__name__)
+
+GRACE = 600.0
+SWEEP = 60.0
+
+
+class Follower:
+    """What vmm tells, and the ports that it leaves without a VM. Times are in seconds."""
+
+    def __init__(
+        self,
+        netd: Netd,
+        *,
+        sweep: float = SWEEP,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._netd = netd
+        self._sweep = sweep
+        self._now = now
+        self._known: set[str] = set()
+        self._synced = asyncio.Event()
+
+    async def run(self, events: AsyncIterator[WatchVmsResponse | Lost]) -> None:
+        """Take in `events`, for ever; sweep while they tell the present."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sweep_regularly())
+            async for event in events:
+                await self._take(event)
+
+    async def sweep(self) -> None:
+        """Release the ports that are older than ten minutes and have no VM."""
+        oldest = self._now() - GRACE
+        for lease in await self._netd.all():
+            # Asked anew for each: while one is released, more may be told.
+            if not self._synced.is_set():
+                return
+            if lease.vm_id not in self._known and lease.created < oldest:
+                await self._release(lease.vm_id, "it has no VM")
+
+    async def _sweep_regularly(self) -> None:
+        while True:
+            await self._synced.wait()
+            await self.sweep()
+            await asyncio.sleep(self._sweep)
+
+    async def _take(self, event: WatchVmsResponse | Lost) -> None:
+        if isinstance(event, Lost):
+            # The next stream begins with the present: nothing is known until it has been told.
+            _log.info("vmm is not heard: %s", event.error)
+            self._synced.clear()
+            self._known.clear()
+            return
+        kind = event.WhichOneof("event")
+        if kind == "vm":
+            self._known.add(event.vm.id)
+        elif kind == "deleted_vm_id":
+            self._known.discard(event.deleted_vm_id)
+            await self._release(event.deleted_vm_id, "its VM was deleted")
+        elif kind == "synced":
+            self._synced.set()
+
+    async def _release(self, vm_id: str, why: str) -> None:
+        try:
+            if await self._netd.detach(vm_id):
+                _log.info("port of VM %s released: %s", vm_id, why)
+        except NexusError as error:
+            # The lease stays, and the next sweep tries again.
+            _log.warning("port of VM %s not released: %s", vm_id, error)
