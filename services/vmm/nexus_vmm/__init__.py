@@ -1,0 +1,1 @@
+"""vmm: the life of Firecracker microVMs on one host."""

@@ -1,0 +1,58 @@
+"""The composition root: what vmm is made of, and in which order it comes up."""
+
+from __future__ import annotations
+
+import grp
+from typing import TYPE_CHECKING
+
+from nexus.vmm.v1 import vmm_pb2_grpc
+from nexus_rpc.server import Binding, ServerError
+from nexus_vmm.assets import Assets
+from nexus_vmm.metrics import count_vms
+from nexus_vmm.microvm import FirecrackerDriver
+from nexus_vmm.places import Places
+from nexus_vmm.reconcile import reconcile
+from nexus_vmm.servicer import NAME, VmServicer
+from nexus_vmm.store import Store
+from nexus_vmm.supervisor import Supervisor
+from nexus_vmm.systemd import SystemdUnits
+from nexus_vmm.watch import Hub
+from nexus_vmm.work import Work
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AsyncExitStack
+
+    from nexus_vmm.settings import Settings
+
+
+def composition(
+    settings: Settings,
+) -> Callable[[AsyncExitStack, asyncio.TaskGroup], Awaitable[Sequence[Binding]]]:
+    """Return the function that puts vmm together, for `nexus_rpc.server.main`."""
+
+    async def compose(stack: AsyncExitStack, tasks: asyncio.TaskGroup) -> Sequence[Binding]:
+        places = Places(settings.vms_dir, settings.run_dir, _gid(settings.vsock_group))
+        assets = Assets(settings.guest_dir)
+        hub = Hub()
+        store = await Store.open(settings.state_dir / "vmm.db", hub)
+        stack.push_async_callback(store.close)
+        units = await SystemdUnits.open()
+        stack.callback(units.close)
+        tasks.create_task(units.keep_connected())
+        driver = FirecrackerDriver(units, places, assets)
+        supervisor = Supervisor(store, driver, Work(tasks))
+        await reconcile(store, driver, supervisor)
+        count_vms(hub)
+        servicer = VmServicer(store, hub, supervisor, assets, places)
+        return [Binding(NAME, vmm_pb2_grpc.add_VmServiceServicer_to_server, servicer)]
+
+    return compose
+
+
+def _gid(group: str) -> int:
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ServerError(f"there is no group {group!r}; set vsock_group, or add it") from None

@@ -1,0 +1,101 @@
+"""Between what is known of a VM and what the proto says of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from nexus.vmm.v1 import vmm_pb2
+from nexus_vmm.states import LIVE, Event, State
+from nexus_vmm.watch import Gone, Synced
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nexus_vmm.places import Places
+    from nexus_vmm.vm import Network, Spec, Transition, Vm
+
+_STATES: dict[State, vmm_pb2.VmState.ValueType] = {
+    State.CREATED: vmm_pb2.VM_STATE_CREATED,
+    State.RUNNING: vmm_pb2.VM_STATE_RUNNING,
+    State.ONLINE: vmm_pb2.VM_STATE_ONLINE,
+    State.PROVISIONING: vmm_pb2.VM_STATE_PROVISIONING,
+    State.READY: vmm_pb2.VM_STATE_READY,
+    State.UNREACHABLE: vmm_pb2.VM_STATE_UNREACHABLE,
+    State.STOPPED: vmm_pb2.VM_STATE_STOPPED,
+    State.CRASHED: vmm_pb2.VM_STATE_CRASHED,
+    State.FAILED: vmm_pb2.VM_STATE_FAILED,
+}
+
+GUEST_EVENTS: dict[vmm_pb2.GuestEvent.ValueType, Event] = {
+    vmm_pb2.GUEST_EVENT_HELLO: Event.HELLO,
+    vmm_pb2.GUEST_EVENT_PROVISIONING: Event.PROVISIONING,
+    vmm_pb2.GUEST_EVENT_READY: Event.READY,
+    vmm_pb2.GUEST_EVENT_LOST: Event.LOST,
+}
+
+
+def to_proto(vm: Vm, places: Places, history: Sequence[Transition] = ()) -> vmm_pb2.Vm:
+    """Return `vm` as the API tells it."""
+    return vmm_pb2.Vm(
+        id=vm.id,
+        name=vm.name,
+        spec=_spec(vm.spec),
+        state=_STATES[vm.state],
+        state_reason=vm.reason,
+        create_time=_time(vm.created),
+        state_time=_time(vm.changed),
+        boot=vm.boot,
+        vsock_path=str(places.vsock(vm.id)) if vm.state in LIVE else "",
+        cid=vm.cid,
+        pid=vm.pid,
+        history=[_transition(change) for change in history],
+    )
+
+
+def to_event(change: Vm | Gone | Synced, places: Places) -> vmm_pb2.WatchVmsResponse:
+    """Return what a watcher is told of `change`."""
+    if isinstance(change, Synced):
+        return vmm_pb2.WatchVmsResponse(synced=True)
+    if isinstance(change, Gone):
+        return vmm_pb2.WatchVmsResponse(deleted_vm_id=change)
+    return vmm_pb2.WatchVmsResponse(vm=to_proto(change, places))
+
+
+def _spec(spec: Spec) -> vmm_pb2.VmSpec:
+    return vmm_pb2.VmSpec(
+        vcpu_count=spec.vcpu_count,
+        memory_mib=spec.memory_mib,
+        image=spec.image,
+        kernel=spec.kernel,
+        disk_mib=spec.disk_mib,
+        network=_network(spec.network) if spec.network else None,
+        balloon=spec.balloon,
+    )
+
+
+def _network(network: Network) -> vmm_pb2.NetworkInterface:
+    return vmm_pb2.NetworkInterface(
+        tap=network.tap,
+        mac=network.mac,
+        ipv4=network.ipv4,
+        gateway=network.gateway,
+        dns=network.dns,
+    )
+
+
+def _transition(change: Transition) -> vmm_pb2.Transition:
+    # `from` is a keyword, so it goes in as a mapping.
+    return vmm_pb2.Transition(
+        **{"from": _STATES[change.old]},
+        to=_STATES[change.new],
+        reason=change.reason,
+        time=_time(change.time),
+    )
+
+
+def _time(microseconds: int) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromMicroseconds(microseconds)
+    return stamp

@@ -1,0 +1,73 @@
+"""The writable disk of a VM: a sparse file that the guest makes a file system on.
+
+A disk appears under its name only when it is whole, so a kill half-way leaves nothing that looks
+like one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from nexus_rpc.errors import ResourceExhausted
+from nexus_vmm.places import make_directory, remove_directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nexus_vmm.places import Places
+
+_MIB = 1024 * 1024
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def make_home(places: Places, vm_id: str, disk_mib: int) -> None:
+    """Make the VM's directory with its disk and console log; what is there already stays.
+
+    Raises ResourceExhausted (DISK_FULL). Blocks on the disk.
+    """
+    home = places.home(vm_id)
+    try:
+        # The VM's group reads here and writes in console/ alone.
+        make_directory(home, 0o2750)
+        make_directory(places.console(vm_id), 0o2770)
+        _make_disk(places.disk(vm_id), disk_mib * _MIB)
+        _sync(places.vms_dir)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise ResourceExhausted(
+            "DISK_FULL",
+            f"no room in {places.vms_dir} for a disk of {disk_mib} MiB ({error.strerror}); "
+            "delete VMs, or ask for a smaller disk",
+        ) from error
+
+
+def remove_home(places: Places, vm_id: str) -> None:
+    """Remove the VM's directory and disk; nothing happens if there is none."""
+    remove_directory(places.home(vm_id))
+
+
+def _make_disk(path: Path, size: int) -> None:
+    if path.exists() and path.stat().st_size == size:
+        return
+    half = path.with_suffix(".new")
+    handle = os.open(half, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o660)
+    try:
+        os.ftruncate(handle, size)
+        os.fchmod(handle, 0o660)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    half.rename(path)
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    """Make names in `directory` durable (fsync(2): a file's own fsync does not)."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

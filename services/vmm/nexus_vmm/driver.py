@@ -1,0 +1,49 @@
+"""The port to the machine monitor: what vmm asks of whatever runs a VM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from nexus_vmm.vm import Boot, Exit, Spec, Vm
+
+
+class Driver(Protocol):
+    """Runs machines. Every method but `start` may be repeated without harm.
+
+    Calls for one VM come one after the other, `wait` excepted.
+    """
+
+    async def create(self, vm_id: str, spec: Spec) -> None:
+        """Make the VM's disk. Raises NotFound (IMAGE_NOT_FOUND), ResourceExhausted (DISK_FULL)."""
+
+    async def start(self, vm: Vm) -> Boot:
+        """Boot the machine. What a failed start leaves behind, `kill` removes.
+
+        Raises FailedPrecondition (BOOT_FAILED) with the monitor's own words, and NotFound
+        (IMAGE_NOT_FOUND).
+        """
+
+    async def stop(self, vm: Vm, grace: float) -> None:
+        """Ask the guest to shut down, and kill the process after `grace` seconds.
+
+        Returns once no process is left. The way the machine ended is not forgotten before `kill`.
+        """
+
+    async def kill(self, vm_id: str) -> None:
+        """Make sure that no process and nothing else of a run is left."""
+
+    async def wait(self, vm_id: str) -> Exit:
+        """Return how the machine ended, once it has."""
+
+    async def describe(self, vm_id: str) -> Boot | Exit:
+        """Return the process as it is: its boot (of an unknown version), or how it ended."""
+
+    async def adopt(self, vm_id: str) -> Boot | None:
+        """Return the machine if its vCPUs run, whoever booted it; None if it never booted."""
+
+    async def delete(self, vm_id: str) -> None:
+        """Remove the VM's disk and all else that `create` made."""
+
+    async def inventory(self) -> set[str]:
+        """Return the ids of VMs of which anything exists: process, disk or directory."""

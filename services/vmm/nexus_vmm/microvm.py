@@ -1,0 +1,188 @@
+"""The driver for Firecracker: each machine in a systemd unit, driven through its API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from nexus_rpc.errors import FailedPrecondition
+from nexus_vmm.disks import make_home, remove_home
+from nexus_vmm.firecracker import Api, ApiError, Fault, dial, dial_new
+from nexus_vmm.machine import configuration
+from nexus_vmm.metrics import stage
+from nexus_vmm.places import make_directory, remove_directory, vm_ids
+from nexus_vmm.units import CLD_EXITED
+from nexus_vmm.vm import Boot, Exit, Spec, Vm
+
+if TYPE_CHECKING:
+    from nexus_vmm.assets import Assets, Files
+    from nexus_vmm.places import Places
+    from nexus_vmm.units import Unit, Units
+
+_ANSWER_SECONDS = 5.0
+"""Within which a Firecracker that works answers a question (a boot takes longer)."""
+
+_log = logging.getLogger(__name__)
+
+
+class FirecrackerDriver:
+    """Implements `nexus_vmm.driver.Driver`."""
+
+    def __init__(self, units: Units, places: Places, assets: Assets) -> None:
+        self._units = units
+        self._places = places
+        self._assets = assets
+
+    async def create(self, vm_id: str, spec: Spec) -> None:
+        """Make the VM's disk."""
+        await asyncio.to_thread(self._assets.find, spec)
+        await asyncio.to_thread(make_home, self._places, vm_id, spec.disk_mib)
+
+    async def start(self, vm: Vm) -> Boot:
+        """Boot the machine."""
+        with stage("prepare"):
+            files = await asyncio.to_thread(self._assets.find, vm.spec)
+            await self.kill(vm.id)
+            await asyncio.to_thread(self._make_run_directory, vm.id)
+        # The socket is awaited while systemd still reports: neither waits for the other.
+        dialling = asyncio.create_task(dial_new(self._places.api(vm.id)))
+        try:
+            with stage("launch"):
+                unit = await self._launch(vm.id)
+                api = await self._unless_gone(vm.id, dialling)
+            return await self._boot(vm, unit, api, files)
+        finally:
+            await _close(dialling)
+
+    async def stop(self, vm: Vm, grace: float) -> None:
+        """Ask the guest to shut down, and kill the process after `grace` seconds."""
+        try:
+            async with asyncio.timeout(grace):
+                if grace:
+                    with closing(await dial(self._places.api(vm.id))) as api:
+                        await api.act("SendCtrlAltDel")
+                    await self._units.wait(vm.id)
+                else:
+                    await self._units.kill(vm.id)
+        except (OSError, ApiError, Fault) as error:
+            _log.warning("VM %s cannot be asked to shut down: %s", vm.id, error)
+        except TimeoutError:
+            _log.info("VM %s did not shut down within %g s", vm.id, grace)
+        await self.kill(vm.id)
+
+    async def kill(self, vm_id: str) -> None:
+        """Make sure that no process and nothing else of a run is left."""
+        await self._units.stop(vm_id)
+        await asyncio.to_thread(remove_directory, self._places.run(vm_id))
+
+    async def wait(self, vm_id: str) -> Exit:
+        """Return how the machine ended, once it has."""
+        return _ended(await self._units.wait(vm_id))
+
+    async def describe(self, vm_id: str) -> Boot | Exit:
+        """Return the process as it is, or how it ended."""
+        unit = await self._units.describe(vm_id)
+        return _ended(unit) if unit.gone else Boot(unit.invocation, unit.pid, "")
+
+    async def adopt(self, vm_id: str) -> Boot | None:
+        """Return the machine if its vCPUs run."""
+        unit = await self._units.describe(vm_id)
+        if unit.gone:
+            return None
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                with closing(await dial(self._places.api(vm_id))) as api:
+                    info = await api.get("/")
+        except (OSError, ApiError, Fault):  # TimeoutError is an OSError
+            return None
+        if info.get("state") != "Running":
+            return None
+        return Boot(unit.invocation, unit.pid, str(info.get("vmm_version", "")))
+
+    async def delete(self, vm_id: str) -> None:
+        """Remove the VM's disk and all else that `create` made."""
+        await asyncio.to_thread(remove_home, self._places, vm_id)
+
+    async def inventory(self) -> set[str]:
+        """Return the ids of VMs of which anything exists."""
+        units = await self._units.loaded()
+        homes = await asyncio.to_thread(vm_ids, self._places.vms_dir)
+        runs = await asyncio.to_thread(vm_ids, self._places.run_dir)
+        return units | homes | runs
+
+    def _make_run_directory(self, vm_id: str) -> None:
+        # Others may pass through to vsock/, but see nothing else.
+        make_directory(self._places.run(vm_id), 0o2771)
+        make_directory(self._places.vsock(vm_id).parent, 0o2770, self._places.vsock_gid)
+
+    async def _launch(self, vm_id: str) -> Unit:
+        try:
+            return await self._units.start(vm_id)
+        except FailedPrecondition as error:
+            raise _boot_failed(error.message) from error
+
+    async def _unless_gone(self, vm_id: str, dialling: asyncio.Task[Api]) -> Api:
+        """Return the API, or say how the process ended before it listened."""
+        ending = asyncio.create_task(self._units.wait(vm_id))
+        try:
+            await asyncio.wait({dialling, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not dialling.done():
+                raise _boot_failed(f"before it took a request, {_ended(ending.result()).reason}")
+            return dialling.result()
+        finally:
+            ending.cancel()
+            await asyncio.gather(ending, return_exceptions=True)
+
+    async def _boot(self, vm: Vm, unit: Unit, api: Api, files: Files) -> Boot:
+        """Configure and start the machine behind `api`."""
+        step = "/"
+        try:
+            with stage("configure"):
+                info = await api.get(step)
+                for step, resource in configuration(vm, files, self._places.disk(vm.id)):
+                    await api.put(step, resource)
+            with stage("boot"):
+                step = "InstanceStart"
+                await api.act(step)
+        except Fault as fault:
+            raise _boot_failed(f"Firecracker refused {step}: {fault}") from fault
+        except ApiError as error:
+            now = await self._units.describe(vm.id)
+            reason = f"at {step}, {_ended(now).reason}" if now.gone else str(error)
+            raise _boot_failed(reason) from error
+        return Boot(unit.invocation, unit.pid, str(info.get("vmm_version", "")))
+
+
+async def _close(dialling: asyncio.Task[Api]) -> None:
+    dialling.cancel()
+    await asyncio.wait({dialling})
+    if not dialling.cancelled() and dialling.exception() is None:
+        dialling.result().close()
+
+
+def _boot_failed(why: str) -> FailedPrecondition:
+    return FailedPrecondition("BOOT_FAILED", why)
+
+
+def _ended(unit: Unit) -> Exit:
+    """Return how the process of `unit` ended, from systemd's record of it."""
+    if unit.exit_code == 0:
+        return Exit("unknown", "the process ended, and systemd kept no record of how")
+    if unit.exit_code == CLD_EXITED:
+        if unit.exit_status == 0:
+            return Exit("shutdown", "the guest shut down or rebooted, and Firecracker ended")
+        return Exit("error", f"Firecracker ended with exit code {unit.exit_status}")
+    name = _signal_name(unit.exit_status)
+    if unit.result == "oom-kill":
+        return Exit("oom", f"the host ran out of memory and the kernel killed Firecracker ({name})")
+    return Exit("signal", f"Firecracker was ended by {name}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

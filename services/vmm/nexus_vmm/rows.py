@@ -1,0 +1,159 @@
+"""VMs as rows of SQLite. Every function runs inside a transaction of the database thread."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from nexus_rpc import requests
+from nexus_vmm.states import Event, State, after
+from nexus_vmm.vm import Goal, Network, Spec, Transition, Vm
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from nexus_vmm.vm import Boot
+
+MIGRATIONS = (
+    """
+    CREATE TABLE vms (
+      seq INTEGER PRIMARY KEY AUTOINCREMENT,
+      id TEXT NOT NULL UNIQUE,
+      name TEXT NOT NULL UNIQUE,
+      spec TEXT NOT NULL,
+      state TEXT NOT NULL,
+      reason TEXT NOT NULL,
+      created INTEGER NOT NULL,
+      changed INTEGER NOT NULL,
+      goal TEXT NOT NULL,
+      boot TEXT NOT NULL,
+      pid INTEGER NOT NULL,
+      cid INTEGER NOT NULL UNIQUE
+    ) STRICT;
+    CREATE TABLE transitions (
+      n INTEGER PRIMARY KEY AUTOINCREMENT,
+      vm INTEGER NOT NULL REFERENCES vms (seq) ON DELETE CASCADE,
+      old TEXT NOT NULL,
+      new TEXT NOT NULL,
+      reason TEXT NOT NULL,
+      time INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX transitions_by_vm ON transitions (vm, n);
+    CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
+    """,
+    requests.SCHEMA,
+)
+
+HISTORY = 20
+"""Changes of state that are kept for each VM."""
+
+# Context ids below it belong to the hypervisor, the loopback and the host (vsock(7)).
+_FIRST_CID = 3
+_VERSION = "firecracker_version"
+
+
+def find(db: sqlite3.Connection, ref: str) -> Vm | None:
+    """Return the VM with the id or name `ref`; no name has the form of an id."""
+    row = db.execute("SELECT * FROM vms WHERE id = ? OR name = ?", (ref, ref)).fetchone()
+    return _vm(row) if row else None
+
+
+def every(db: sqlite3.Connection) -> list[Vm]:
+    """Return every VM, oldest first."""
+    return [_vm(row) for row in db.execute("SELECT * FROM vms ORDER BY seq")]
+
+
+def page(db: sqlite3.Connection, after_seq: int, size: int) -> list[Vm]:
+    """Return at most `size` VMs made after `after_seq`, oldest first."""
+    found = db.execute("SELECT * FROM vms WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, size))
+    return [_vm(row) for row in found]
+
+
+def history(db: sqlite3.Connection, seq: int) -> list[Transition]:
+    """Return the changes of a VM's state that are kept, oldest first."""
+    found = db.execute("SELECT * FROM transitions WHERE vm = ? ORDER BY n", (seq,))
+    return [
+        Transition(State(row["old"]), State(row["new"]), row["reason"], row["time"])
+        for row in found
+    ]
+
+
+def insert(db: sqlite3.Connection, vm_id: str, name: str, spec: Spec, now: int) -> Vm:
+    """Add a VM, made `now`, with the next free vsock context id."""
+    db.execute(
+        "INSERT INTO vms (id, name, spec, state, reason, created, changed, goal, boot, pid, cid)"
+        " SELECT ?, ?, ?, ?, '', ?, ?, ?, '', 0, max(coalesce(max(cid) + 1, 0), ?) FROM vms",
+        (vm_id, name, json.dumps(asdict(spec)), State.CREATED, now, now, Goal.STOP, _FIRST_CID),
+    )
+    return _vm(db.execute("SELECT * FROM vms WHERE id = ?", (vm_id,)).fetchone())
+
+
+def move(db: sqlite3.Connection, vm: Vm, event: Event, reason: str, now: int) -> Vm:
+    """Bring a VM to the state that `event` leads to, and keep that in its history.
+
+    Raises FailedPrecondition (VM_STATE).
+    """
+    new = after(vm.state, event, vm.name)
+    db.execute(
+        "UPDATE vms SET state = ?, reason = ?, changed = ? WHERE seq = ?",
+        (new, reason, now, vm.seq),
+    )
+    db.execute(
+        "INSERT INTO transitions (vm, old, new, reason, time) VALUES (?, ?, ?, ?, ?)",
+        (vm.seq, vm.state, new, reason, now),
+    )
+    db.execute(
+        "DELETE FROM transitions WHERE vm = ?1 AND n <="
+        " (SELECT n FROM transitions WHERE vm = ?1 ORDER BY n DESC LIMIT 1 OFFSET ?2)",
+        (vm.seq, HISTORY),
+    )
+    return replace(vm, state=new, reason=reason, changed=now)
+
+
+def set_goal(db: sqlite3.Connection, vm: Vm, goal: Goal) -> Vm:
+    """Record what is wanted of a VM."""
+    db.execute("UPDATE vms SET goal = ? WHERE seq = ?", (goal, vm.seq))
+    return replace(vm, goal=goal)
+
+
+def set_boot(db: sqlite3.Connection, vm: Vm, boot: Boot) -> Vm:
+    """Record the process that a VM has now."""
+    db.execute("UPDATE vms SET boot = ?, pid = ? WHERE seq = ?", (boot.boot, boot.pid, vm.seq))
+    return replace(vm, boot=boot.boot, pid=boot.pid)
+
+
+def set_rest(db: sqlite3.Connection, vm: Vm) -> Vm:
+    """Record that a VM has no process, and that none is wanted."""
+    db.execute("UPDATE vms SET pid = 0, goal = ? WHERE seq = ?", (Goal.STOP, vm.seq))
+    return replace(vm, pid=0, goal=Goal.STOP)
+
+
+def delete(db: sqlite3.Connection, vm_id: str) -> None:
+    """Remove a VM and its history."""
+    db.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
+
+
+def firecracker_version(db: sqlite3.Connection) -> str:
+    """Return the version of the last Firecracker that booted, or ""."""
+    row = db.execute("SELECT value FROM facts WHERE key = ?", (_VERSION,)).fetchone()
+    return str(row["value"]) if row else ""
+
+
+def set_firecracker_version(db: sqlite3.Connection, version: str) -> None:
+    """Record the version of a Firecracker that booted."""
+    db.execute("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", (_VERSION, version))
+
+
+def _vm(row: sqlite3.Row) -> Vm:
+    values = dict(row)
+    spec = json.loads(values.pop("spec"))
+    network = spec.pop("network")
+    if network:
+        network = Network(**{**network, "dns": tuple(network["dns"])})
+    return Vm(
+        spec=Spec(**spec, network=network),
+        state=State(values.pop("state")),
+        goal=Goal(values.pop("goal")),
+        **values,
+    )

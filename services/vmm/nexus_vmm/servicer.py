@@ -1,0 +1,170 @@
+"""VmService: converts between the proto and the operations, and does nothing else."""
+
+# ruff: noqa: ARG002  # gRPC gives request and context to every handler
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
+from nexus_rpc import paging
+from nexus_rpc.errors import invalid_field
+from nexus_rpc.ids import check_name, check_vm_id, check_vm_ref
+from nexus_vmm.console import read_console
+from nexus_vmm.convert import GUEST_EVENTS, to_event, to_proto
+from nexus_vmm.spec import check_spec
+from nexus_vmm.store import Request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from google.protobuf.message import Message
+
+    from nexus_vmm.assets import Assets
+    from nexus_vmm.places import Places
+    from nexus_vmm.store import Store
+    from nexus_vmm.supervisor import Supervisor
+    from nexus_vmm.watch import Hub
+
+NAME = "nexus.vmm.v1.VmService"
+
+_DEFAULT_GRACE = 10
+_MAX_GRACE = 300
+_MAX_REASON = 512
+_CHUNK = 64 * 1024
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class VmServicer(vmm_pb2_grpc.VmServiceServicer):
+    """Serves `nexus.vmm.v1.VmService`; its proto is the manual."""
+
+    def __init__(
+        self, store: Store, hub: Hub, supervisor: Supervisor, assets: Assets, places: Places
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._supervisor = supervisor
+        self._assets = assets
+        self._places = places
+
+    async def CreateVm(
+        self, request: vmm_pb2.CreateVmRequest, context: Context
+    ) -> vmm_pb2.CreateVmResponse:
+        """Record a VM and make its disk."""
+        vm = await self._supervisor.create(
+            _request("CreateVm", request.request_id, request),
+            check_vm_id("vm_id", request.vm_id) if request.vm_id else "",
+            check_name("name", request.name),
+            check_spec(request.spec),
+        )
+        return vmm_pb2.CreateVmResponse(vm=to_proto(vm, self._places))
+
+    async def GetVm(self, request: vmm_pb2.GetVmRequest, context: Context) -> vmm_pb2.GetVmResponse:
+        """Return one VM, with its history."""
+        vm = await self._store.find(check_vm_ref("vm", request.vm))
+        history = await self._store.history(vm)
+        return vmm_pb2.GetVmResponse(vm=to_proto(vm, self._places, history))
+
+    async def ListVms(
+        self, request: vmm_pb2.ListVmsRequest, context: Context
+    ) -> vmm_pb2.ListVmsResponse:
+        """Return a page of VMs."""
+        size = paging.page_size(request.page_size)
+        # One more than asked for tells whether there is another page.
+        vms = await self._store.page(_page_key(request.page_token), size + 1)
+        return vmm_pb2.ListVmsResponse(
+            vms=[to_proto(vm, self._places) for vm in vms[:size]],
+            next_page_token=paging.encode(str(vms[size - 1].seq)) if len(vms) > size else "",
+        )
+
+    async def StartVm(
+        self, request: vmm_pb2.StartVmRequest, context: Context
+    ) -> vmm_pb2.StartVmResponse:
+        """Boot a VM."""
+        vm = await self._supervisor.start(
+            _request("StartVm", request.request_id, request),
+            check_vm_ref("vm", request.vm),
+            context.time_remaining(),
+        )
+        return vmm_pb2.StartVmResponse(vm=to_proto(vm, self._places))
+
+    async def StopVm(
+        self, request: vmm_pb2.StopVmRequest, context: Context
+    ) -> vmm_pb2.StopVmResponse:
+        """Stop a VM."""
+        grace = request.grace_seconds if request.HasField("grace_seconds") else _DEFAULT_GRACE
+        if grace > _MAX_GRACE:
+            raise invalid_field("grace_seconds", grace, f"0 to {_MAX_GRACE}")
+        vm = await self._supervisor.stop(
+            _request("StopVm", request.request_id, request), check_vm_ref("vm", request.vm), grace
+        )
+        return vmm_pb2.StopVmResponse(vm=to_proto(vm, self._places))
+
+    async def DeleteVm(
+        self, request: vmm_pb2.DeleteVmRequest, context: Context
+    ) -> vmm_pb2.DeleteVmResponse:
+        """Delete a VM that is not live."""
+        await self._supervisor.delete(
+            _request("DeleteVm", request.request_id, request), check_vm_ref("vm", request.vm)
+        )
+        return vmm_pb2.DeleteVmResponse()
+
+    async def WatchVms(
+        self, request: vmm_pb2.WatchVmsRequest, context: Context
+    ) -> AsyncIterator[vmm_pb2.WatchVmsResponse]:
+        """Stream the present, and then each change."""
+        async for change in self._hub.watch():
+            yield to_event(change, self._places)
+
+    async def GetConsoleLog(
+        self, request: vmm_pb2.GetConsoleLogRequest, context: Context
+    ) -> AsyncIterator[vmm_pb2.GetConsoleLogResponse]:
+        """Stream the console log, oldest first."""
+        vm = await self._store.find(check_vm_ref("vm", request.vm))
+        log = await asyncio.to_thread(read_console, self._places.console(vm.id), request.tail_bytes)
+        for start in range(0, len(log), _CHUNK):
+            yield vmm_pb2.GetConsoleLogResponse(data=log[start : start + _CHUNK])
+
+    async def ReportGuest(
+        self, request: vmm_pb2.ReportGuestRequest, context: Context
+    ) -> vmm_pb2.ReportGuestResponse:
+        """Record what a guest did."""
+        event = GUEST_EVENTS.get(request.event)
+        if event is None:
+            known = ", ".join(vmm_pb2.GuestEvent.Name(number) for number in GUEST_EVENTS)
+            raise invalid_field("event", request.event, f"one of {known}")
+        if len(request.reason) > _MAX_REASON:
+            raise invalid_field("reason", request.reason, f"at most {_MAX_REASON} characters")
+        vm = await self._supervisor.report(
+            check_vm_ref("vm", request.vm), request.boot, event, request.reason
+        )
+        return vmm_pb2.ReportGuestResponse(vm=to_proto(vm, self._places))
+
+    async def GetInfo(
+        self, request: vmm_pb2.GetInfoRequest, context: Context
+    ) -> vmm_pb2.GetInfoResponse:
+        """Return what this service runs with."""
+        return vmm_pb2.GetInfoResponse(
+            version=version("nexus-vmm"),
+            firecracker_version=await self._store.firecracker_version(),
+            images=await asyncio.to_thread(self._assets.images),
+            kernels=await asyncio.to_thread(self._assets.kernels),
+        )
+
+
+def _request(method: str, request_id: str, body: Message) -> Request:
+    return Request(id=request_id, method=method, body=body)
+
+
+def _page_key(token: str) -> int:
+    if not token:
+        return 0
+    try:
+        return int(paging.decode(token))
+    except ValueError:
+        raise invalid_field("page_token", token, "the next_page_token of the page before") from None

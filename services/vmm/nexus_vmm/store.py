@@ -1,0 +1,285 @@
+"""The store of VMs: the truth about what there is and what was asked for.
+
+Each change is one transaction, checked against the table of states inside it; then it is logged
+and told to the hub, in the order in which it was stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from nexus_rpc import requests
+from nexus_rpc.database import Database
+from nexus_rpc.errors import AlreadyExists, FailedPrecondition, NotFound
+from nexus_vmm import rows
+from nexus_vmm.states import LIVE, Event, after
+from nexus_vmm.vm import Goal, Vm
+from nexus_vmm.watch import Gone
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from google.protobuf.message import Message
+
+    from nexus_vmm.vm import Boot, Spec, Transition
+    from nexus_vmm.watch import Hub
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T", bound="Vm | Gone | None")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A mutating call: its `request_id` ("" for none), its name, and what it asked."""
+
+    id: str
+    method: str
+    body: Message
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An operation that may go ahead, or that an earlier call with its request id did.
+
+    `vm` is None when it was done and the VM is gone.
+    """
+
+    vm: Vm | None
+    done: bool
+
+
+# What an operation strives for, and how to see that it is reached already.
+_GOALS = {Event.START: Goal.RUN, Event.STOP: Goal.STOP, Event.DELETE: Goal.DELETE}
+
+
+def _reached(event: Event, vm: Vm | None) -> bool:
+    if event is Event.DELETE or vm is None:
+        return vm is None
+    return (vm.state in LIVE) == (event is Event.START)
+
+
+class Store:
+    """The VMs of this host. Use `Store.open`."""
+
+    def __init__(self, database: Database, hub: Hub) -> None:
+        self._database = database
+        self._hub = hub
+        self._order = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, path: Path, hub: Hub) -> Store:
+        """Open the database at `path` and tell `hub` what is in it. Raises DatabaseError."""
+        store = cls(await Database.open(path, rows.MIGRATIONS), hub)
+        for vm in await store.all():
+            hub.publish(vm)
+        return store
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._database.close()
+
+    async def find(self, ref: str) -> Vm:
+        """Return the VM with the id or name `ref`. Raises NotFound (VM_NOT_FOUND)."""
+        vm = await self._database.read(lambda db: rows.find(db, ref))
+        if vm is None:
+            raise _not_found(ref)
+        return vm
+
+    async def all(self) -> list[Vm]:
+        """Return every VM, oldest first."""
+        return await self._database.read(rows.every)
+
+    async def page(self, after_seq: int, size: int) -> list[Vm]:
+        """Return at most `size` VMs made after the one with `seq` `after_seq`, oldest first."""
+        return await self._database.read(lambda db: rows.page(db, after_seq, size))
+
+    async def history(self, vm: Vm) -> list[Transition]:
+        """Return the last changes of the VM's state, oldest first."""
+        return await self._database.read(lambda db: rows.history(db, vm.seq))
+
+    async def firecracker_version(self) -> str:
+        """Return the version of the last Firecracker that booted here, or ""."""
+        return await self._database.read(rows.firecracker_version)
+
+    async def reserve(self, request: Request, vm_id: str) -> str:
+        """Return the id that the VM of a CreateVm gets: `vm_id`, or its first call's."""
+
+        def work(db: sqlite3.Connection) -> str:
+            return requests.claim(db, request.id, request.method, request.body, vm_id).subject
+
+        return await self._database.write(work) if request.id else vm_id
+
+    async def check_new(self, request: Request, vm_id: str, name: str, spec: Spec) -> Vm | None:
+        """Return the VM if it was made already, or None if it can be.
+
+        Raises AlreadyExists (NAME_TAKEN, VM_ID_TAKEN), and NotFound if it was made and deleted.
+        """
+
+        def work(db: sqlite3.Connection) -> Vm | None:
+            claim = requests.claim(db, request.id, request.method, request.body, vm_id)
+            vm = rows.find(db, vm_id)
+            if vm is None and claim.state == "done":
+                raise _not_found(vm_id)
+            if vm is not None and (vm.name, vm.spec) != (name, spec):
+                raise AlreadyExists(
+                    "VM_ID_TAKEN",
+                    f"VM {vm_id} exists with the name {vm.name!r} or with another spec; "
+                    "leave vm_id out to get a fresh one",
+                    vm=vm_id,
+                )
+            if vm is None and rows.find(db, name) is not None:
+                raise _name_taken(name)
+            return vm
+
+        return await self._database.write(work)
+
+    async def insert(self, request: Request, vm_id: str, name: str, spec: Spec) -> Vm:
+        """Record a new VM, and that `request` is done. Raises AlreadyExists (NAME_TAKEN)."""
+
+        def work(db: sqlite3.Connection) -> Vm:
+            if rows.find(db, name) is not None:
+                raise _name_taken(name)
+            requests.finish(db, request.id)
+            return rows.insert(db, vm_id, name, spec, _now())
+
+        return await self._commit(work)
+
+    async def forget(self, request: Request) -> None:
+        """Free the request id of a call that failed and changed nothing."""
+        if request.id:
+            await self._database.write(lambda db: requests.forget(db, request.id))
+
+    async def begin(self, request: Request, ref: str, event: Event) -> Begun:
+        """Check that START, STOP or DELETE may happen to the VM, and record that it is wanted.
+
+        Nothing else has happened yet: raises FailedPrecondition (VM_STATE), NotFound.
+        """
+
+        def work(db: sqlite3.Connection) -> Begun:
+            named = rows.find(db, ref)
+            claim = requests.claim(
+                db, request.id, request.method, request.body, named.id if named else ""
+            )
+            # A repeat is about the VM of the first call, whoever has the name now.
+            vm = rows.find(db, claim.subject) if claim.subject else None
+            if claim.state == "done" or (claim.state == "pending" and _reached(event, vm)):
+                requests.finish(db, request.id)
+                return Begun(vm, done=True)
+            if vm is None:
+                raise _not_found(ref)
+            after(vm.state, event, vm.name)
+            if vm.goal is Goal.DELETE and event is not Event.DELETE:
+                raise FailedPrecondition(
+                    "VM_STATE", f"VM {vm.name!r} is being deleted; repeat DeleteVm", vm=vm.name
+                )
+            return Begun(rows.set_goal(db, vm, _GOALS[event]), done=False)
+
+        return await self._database.write(work)
+
+    async def started(self, request: Request | None, vm_id: str, boot: Boot, reason: str) -> Vm:
+        """Record that the VM's vCPUs run, and that `request` is done."""
+
+        def work(db: sqlite3.Connection) -> Vm:
+            vm = rows.move(db, _known(db, vm_id), Event.START, reason, _now())
+            rows.set_firecracker_version(db, boot.version)
+            if request:
+                requests.finish(db, request.id)
+            return rows.set_boot(db, vm, boot)
+
+        return await self._commit(work)
+
+    async def rested(
+        self, vm_id: str, event: Event, reason: str, request: Request | None = None
+    ) -> Vm:
+        """Record that the VM has no process (STOP, EXIT or START_FAILED), as wanted or not.
+
+        `request` is done with STOP and forgotten with START_FAILED.
+        """
+
+        def work(db: sqlite3.Connection) -> Vm:
+            vm = rows.move(db, _known(db, vm_id), event, reason, _now())
+            if request and event is Event.STOP:
+                requests.finish(db, request.id)
+            elif request:
+                requests.forget(db, request.id)
+            return rows.set_rest(db, vm)
+
+        return await self._commit(work)
+
+    async def report(self, ref: str, boot: str, event: Event, reason: str) -> Vm:
+        """Record what the guest of the boot `boot` did; a repeat changes nothing.
+
+        Raises FailedPrecondition (VM_STATE, STALE_BOOT), NotFound.
+        """
+
+        def work(db: sqlite3.Connection) -> tuple[Vm, bool]:
+            vm = rows.find(db, ref)
+            if vm is None:
+                raise _not_found(ref)
+            following = after(vm.state, event, vm.name)
+            if vm.boot != boot:
+                raise FailedPrecondition(
+                    "STALE_BOOT", f"VM {vm.name!r} is at boot {vm.boot}, not {boot}", boot=vm.boot
+                )
+            if following is vm.state:
+                return vm, False
+            return rows.move(db, vm, event, reason, _now()), True
+
+        async with self._order:
+            vm, changed = await self._database.write(work)
+            if changed:
+                self._told(vm)
+        return vm
+
+    async def deleted(self, request: Request | None, vm_id: str) -> None:
+        """Record that nothing of the VM is left, and that `request` is done."""
+
+        def work(db: sqlite3.Connection) -> Gone:
+            rows.delete(db, vm_id)
+            if request:
+                requests.finish(db, request.id)
+            return Gone(vm_id)
+
+        await self._commit(work)
+
+    async def _commit(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        async with self._order:
+            change = await self._database.write(work)
+            if change is not None:
+                self._told(change)
+        return change
+
+    def _told(self, change: Vm | Gone) -> None:
+        if isinstance(change, Gone):
+            _log.info("VM %s: deleted", change)
+        else:
+            _log.info("VM %s: %s (%s)", change.id, change.state, change.reason)
+        self._hub.publish(change)
+
+
+def _now() -> int:
+    """Return microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+def _known(db: sqlite3.Connection, vm_id: str) -> Vm:
+    vm = rows.find(db, vm_id)
+    if vm is None:
+        raise _not_found(vm_id)
+    return vm
+
+
+def _not_found(ref: str) -> NotFound:
+    return NotFound("VM_NOT_FOUND", f"there is no VM {ref!r}", vm=ref)
+
+
+def _name_taken(name: str) -> AlreadyExists:
+    return AlreadyExists(
+        "NAME_TAKEN", f"there is a VM {name!r} already; delete it or choose another name", name=name
+    )

@@ -1,0 +1,170 @@
+"""The operations on VMs: each a short plan of steps, one operation at a time for each VM.
+
+Every plan begins by checking and recording what is wanted, in one transaction, before it touches
+anything; a kill between two steps leaves what `reconcile` carries on from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from nexus_rpc.errors import DeadlineExceeded, NexusError, NotFound
+from nexus_rpc.ids import new_vm_id
+from nexus_vmm import metrics
+from nexus_vmm.states import LIVE, Event
+from nexus_vmm.vm import Goal
+
+if TYPE_CHECKING:
+    from nexus_vmm.driver import Driver
+    from nexus_vmm.store import Request, Store
+    from nexus_vmm.vm import Boot, Spec, Vm
+    from nexus_vmm.work import Work
+
+START_SECONDS = 60.0
+"""What a start may take if the caller sets no deadline."""
+
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Creates, starts, stops and deletes VMs, and notices when one ends."""
+
+    def __init__(self, store: Store, driver: Driver, work: Work) -> None:
+        self._store = store
+        self._driver = driver
+        self._work = work
+
+    async def create(self, request: Request, vm_id: str, name: str, spec: Spec) -> Vm:
+        """Record a VM and make its disk (see CreateVm). `vm_id` "" makes a fresh id."""
+        return await self._work.run(self._create(request, vm_id, name, spec))
+
+    async def start(self, request: Request, ref: str, budget: float | None) -> Vm:
+        """Boot a VM within `budget` seconds (see StartVm)."""
+        return await self._work.run(self._start(request, ref, budget or START_SECONDS))
+
+    async def stop(self, request: Request, ref: str, grace: float) -> Vm:
+        """Stop a VM, giving its guest `grace` seconds (see StopVm)."""
+        return await self._work.run(self._stop(request, ref, grace))
+
+    async def delete(self, request: Request, ref: str) -> None:
+        """Delete a VM that is not live (see DeleteVm)."""
+        await self._work.run(self._delete(request, ref))
+
+    async def report(self, ref: str, boot: str, event: Event, reason: str) -> Vm:
+        """Record what a guest did (see ReportGuest)."""
+        return await self._work.run(self._store.report(ref, boot, event, reason))
+
+    def watch(self, vm: Vm) -> None:
+        """Notice from now on when the process of a live VM ends."""
+        self._work.start(self._await_end(vm))
+
+    async def _create(self, request: Request, vm_id: str, name: str, spec: Spec) -> Vm:
+        vm_id = await self._store.reserve(request, vm_id or new_vm_id())
+        async with self._work.lock(vm_id):
+            try:
+                made = await self._store.check_new(request, vm_id, name, spec)
+                if made:
+                    return made
+                try:
+                    await self._driver.create(vm_id, spec)
+                    return await self._store.insert(request, vm_id, name, spec)
+                except Exception:
+                    await self._driver.delete(vm_id)
+                    raise
+            except Exception:
+                await self._store.forget(request)
+                raise
+
+    async def _start(self, request: Request, ref: str, budget: float) -> Vm:
+        async with self._work.lock(await self._key(ref)):
+            begun = await self._store.begin(request, ref, Event.START)
+            vm = _still(begun.vm, ref)
+            if begun.done:
+                return vm
+            try:
+                boot = await self._boot(vm, budget)
+                vm = await self._store.started(request, vm.id, boot, "Firecracker runs")
+            except Exception as error:
+                await self._give_up(request, vm, error)
+                raise
+            self.watch(vm)
+            return vm
+
+    async def _stop(self, request: Request, ref: str, grace: float) -> Vm:
+        async with self._work.lock(await self._key(ref)):
+            begun = await self._store.begin(request, ref, Event.STOP)
+            vm = _still(begun.vm, ref)
+            if begun.done:
+                return vm
+            await self._driver.stop(vm, grace)
+            metrics.exits.add(1, {"cause": "stop"})
+            return await self._store.rested(vm.id, Event.STOP, "stopped as asked", request)
+
+    async def _delete(self, request: Request, ref: str) -> None:
+        async with self._work.lock(await self._key(ref)):
+            begun = await self._store.begin(request, ref, Event.DELETE)
+            if begun.vm is None or begun.done:
+                return
+            await self.remove(begun.vm, request)
+
+    async def remove(self, vm: Vm, request: Request | None) -> None:
+        """Carry a deletion out to its end: the process first, the record last."""
+        await self._driver.kill(vm.id)
+        await self._driver.delete(vm.id)
+        await self._store.deleted(request, vm.id)
+
+    async def _boot(self, vm: Vm, budget: float) -> Boot:
+        try:
+            async with asyncio.timeout(budget):
+                with metrics.stage("total"):
+                    return await self._driver.start(vm)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "START_TIMEOUT", f"VM {vm.name!r} did not boot within {budget:.3g} s", vm=vm.name
+            ) from None
+
+    async def _give_up(self, request: Request, vm: Vm, error: Exception) -> None:
+        """Leave nothing of a failed start but the state FAILED and its reason."""
+        try:
+            await self._driver.kill(vm.id)
+        except NexusError as worse:
+            _log.error("VM %s: leftovers of a failed start stay: %s", vm.id, worse)
+        reason = error.message if isinstance(error, NexusError) else f"defect of vmm: {error!r}"
+        await self._store.rested(vm.id, Event.START_FAILED, reason, request)
+
+    async def _await_end(self, vm: Vm) -> None:
+        end = await self._driver.wait(vm.id)
+        async with self._work.lock(vm.id):
+            # An operation that held the lock may have recorded this end, or begun a new boot.
+            try:
+                now = await self._store.find(vm.id)
+            except NotFound:
+                return
+            if now.boot != vm.boot or now.state not in LIVE:
+                return
+            metrics.exits.add(1, {"cause": end.cause})
+            await self.ended(now, end.reason)
+
+    async def ended(self, vm: Vm, reason: str) -> None:
+        """Record that the process of a live VM ended, as wanted or not, and clear up after it."""
+        event = Event.STOP if vm.goal is Goal.STOP else Event.EXIT
+        await self._store.rested(vm.id, event, reason)
+        try:
+            await self._driver.kill(vm.id)
+        except (NexusError, OSError) as error:
+            _log.warning("VM %s: leftovers of its last run stay: %s", vm.id, error)
+
+    async def _key(self, ref: str) -> str:
+        """Return what the lock of `ref` goes by: the VM's id, or `ref` where there is no VM."""
+        try:
+            return (await self._store.find(ref)).id
+        except NotFound:
+            return ref
+
+
+def _still(vm: Vm | None, ref: str) -> Vm:
+    if vm is None:
+        raise NotFound("VM_NOT_FOUND", f"VM {ref!r} was deleted meanwhile", vm=ref)
+    return vm

@@ -1,0 +1,57 @@
+"""The port to systemd: one unit a VM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+CLD_EXITED = 1
+"""`Unit.exit_code` of a process that exited by itself (siginfo's CLD_EXITED, sigaction(2))."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What systemd says of nexus-vm@ID.service (org.freedesktop.systemd1(5)).
+
+    `active` is ActiveState, `invocation` InvocationID in hexadecimal, `pid` MainPID, `result`
+    Result; `exit_code` and `exit_status` are ExecMainCode and ExecMainStatus, the first 0 while
+    nothing is known.
+    """
+
+    active: str
+    invocation: str = ""
+    pid: int = 0
+    result: str = "success"
+    exit_code: int = 0
+    exit_status: int = 0
+
+    @property
+    def gone(self) -> bool:
+        """Whether no process of the unit is left."""
+        return self.active in ("inactive", "failed")
+
+
+class Units(Protocol):
+    """Starts, stops and watches the units of VMs.
+
+    Every method raises Unavailable (SYSTEMD_UNREACHABLE) when systemd does not answer, `wait`
+    excepted, and FailedPrecondition (UNIT_FAILED) when it refuses; the message is systemd's own.
+    """
+
+    async def start(self, vm_id: str) -> Unit:
+        """Start the unit and return it once its process exists."""
+
+    async def stop(self, vm_id: str) -> None:
+        """Make sure that no process of the unit is left, and that systemd forgets it."""
+
+    async def kill(self, vm_id: str) -> None:
+        """Send SIGKILL to every process of the unit, and do not wait."""
+
+    async def describe(self, vm_id: str) -> Unit:
+        """Return the unit as it is."""
+
+    async def wait(self, vm_id: str) -> Unit:
+        """Return the unit once it is gone; at once if it is."""
+
+    async def loaded(self) -> set[str]:
+        """Return the ids of VMs whose unit is active or failed."""

@@ -1,0 +1,91 @@
+"""What is known of a VM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nexus_vmm.states import State
+
+
+class Goal(StrEnum):
+    """What was last asked for: where a restart of vmm carries on from."""
+
+    RUN = "run"
+    STOP = "stop"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The VM's end of a port of netd; addresses in text, `ipv4` with its prefix."""
+
+    tap: str
+    mac: str
+    ipv4: str
+    gateway: str
+    dns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What was asked for, checked and with defaults filled in."""
+
+    vcpu_count: int
+    memory_mib: int
+    image: str
+    kernel: str
+    disk_mib: int
+    network: Network | None
+    balloon: bool
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One change of state; `time` in microseconds since the epoch."""
+
+    old: State
+    new: State
+    reason: str
+    time: int
+
+
+@dataclass(frozen=True)
+class Vm:
+    """One microVM. Times in microseconds since the epoch.
+
+    `seq` counts creations and orders lists. `boot` is the systemd invocation id of the last
+    start, `pid` Firecracker's process id while the VM is live, otherwise 0.
+    """
+
+    seq: int
+    id: str
+    name: str
+    spec: Spec
+    state: State
+    reason: str
+    created: int
+    changed: int
+    goal: Goal
+    boot: str
+    pid: int
+    cid: int
+
+
+@dataclass(frozen=True)
+class Boot:
+    """A machine whose vCPUs run: its invocation id, process id and Firecracker's version."""
+
+    boot: str
+    pid: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a machine's process ended: `cause` is one word for metrics, `reason` for people."""
+
+    cause: str
+    reason: str
