@@ -15,7 +15,7 @@ READY_SECONDS = 120.0
 GRACE_SECONDS = 10
 DEFAULT_IMAGE = "debian"
 
-_SIZE = re.compile(r"([0-9]{1,9})([MG]?)", re.IGNORECASE)
+_SIZE = re.compile(r"(?P<mib>[0-9]{1,9})M?|(?P<gib>[0-9]{1,6})G", re.IGNORECASE)
 
 
 class Parser(argparse.ArgumentParser):
@@ -161,16 +161,15 @@ def _add_json(leaf: Parser) -> None:
 
 def _add_spec(leaf: Parser) -> None:
     leaf.add_argument("--kernel", default="", help="guest kernel (default: default)")
-    leaf.add_argument("--cpus", type=_positive, default=0, metavar="N", help="vCPUs (default 1)")
+    leaf.add_argument("--cpus", type=_whole, metavar="N", help="vCPUs (default 1)")
     leaf.add_argument(
         "--memory",
         type=_mebibytes,
-        default=0,
         metavar="MIB",
         help="memory, 512 or 2G (default 128)",
     )
     leaf.add_argument(
-        "--disk", type=_mebibytes, default=0, metavar="MIB", help="disk, 512 or 2G (default 2048)"
+        "--disk", type=_mebibytes, metavar="MIB", help="disk, 512 or 2G (default 2048)"
     )
     leaf.add_argument("--no-network", action="store_true", help="no network port")
 
@@ -256,9 +255,9 @@ def _seconds(text: str) -> float:
 
 def _mebibytes(text: str) -> int:
     match = _SIZE.fullmatch(text)
-    if match is None or int(match[1]) == 0:
+    if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size in MiB, such as 512 or 2G")
-    return int(match[1]) * (1024 if match[2].upper() == "G" else 1)
+    return int(match["gib"]) * 1024 if match["gib"] else int(match["mib"])
 
 
 def _variable(text: str) -> tuple[str, str]:

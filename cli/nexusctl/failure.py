@@ -25,7 +25,6 @@ OWN = 125
 """nexusctl's own failure in `vm exec` and `vm run`, where other codes are the command's."""
 
 _EXIT_BY_CODE = {
-    "INVALID_ARGUMENT": USAGE,
     "UNAVAILABLE": UNREACHABLE,
     "NOT_FOUND": NOT_FOUND,
     "ALREADY_EXISTS": CONFLICT,
@@ -35,11 +34,6 @@ _EXIT_BY_CODE = {
 _EXIT_BY_REASON = {
     # The service answers; it is the guest that does not.
     "GUEST_UNREACHABLE": GENERAL,
-    # No conflict with a VM: the kernel, the host or the file is not fit for it.
-    "BOOT_FAILED": GENERAL,
-    "SUBNET_IN_USE": GENERAL,
-    "BRIDGE_FOREIGN": GENERAL,
-    "NOT_A_FILE": GENERAL,
 }
 
 _EXIT_OF_COMMAND = {

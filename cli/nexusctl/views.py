@@ -61,18 +61,22 @@ def _word(enum: Any, value: int, prefix: str) -> str:  # noqa: ANN401  # protobu
 
 def vm(vm: vmm_pb2.Vm) -> dict[str, Any]:
     """Return a VM. Memory and disk are MiB; times are RFC 3339 in UTC, or None."""
-    network = vm.spec.network if vm.spec.HasField("network") else None
+    network = _network(vm.spec.network) if vm.spec.HasField("network") else None
     return {
         "id": vm.id,
         "name": vm.name,
         "state": vm_state(vm.state),
         "state_reason": vm.state_reason,
-        "address": network.ipv4.partition("/")[0] if network else None,
-        "image": vm.spec.image,
-        "kernel": vm.spec.kernel,
-        "cpus": vm.spec.vcpu_count,
-        "memory_mib": vm.spec.memory_mib,
-        "disk_mib": vm.spec.disk_mib,
+        "address": network["ipv4"].partition("/")[0] if network else None,
+        "spec": {
+            "image": vm.spec.image,
+            "kernel": vm.spec.kernel,
+            "vcpu_count": vm.spec.vcpu_count,
+            "memory_mib": vm.spec.memory_mib,
+            "disk_mib": vm.spec.disk_mib,
+            "network": network,
+            "balloon": vm.spec.balloon,
+        },
         "create_time": _time(vm, "create_time"),
         "state_time": _time(vm, "state_time"),
         "boot": vm.boot,
@@ -97,13 +101,16 @@ def history(vm: vmm_pb2.Vm) -> list[dict[str, Any]]:
 
 def port(port: netd_pb2.Port) -> dict[str, Any]:
     """Return a VM's place on the network."""
+    return _network(port) | {"create_time": _time(port, "create_time")}
+
+
+def _network(end: vmm_pb2.NetworkInterface | netd_pb2.Port) -> dict[str, Any]:
     return {
-        "tap": port.tap,
-        "mac": port.mac,
-        "ipv4": port.ipv4,
-        "gateway": port.gateway,
-        "dns": list(port.dns),
-        "create_time": _time(port, "create_time"),
+        "tap": end.tap,
+        "mac": end.mac,
+        "ipv4": end.ipv4,
+        "gateway": end.gateway,
+        "dns": list(end.dns),
     }
 
 

@@ -19,7 +19,7 @@ from nexusctl.vms import every
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from nexusctl.services import Service, Services, Vmm
+    from nexusctl.services import Service, Services
 
 _SECONDS = 5.0
 
@@ -30,10 +30,11 @@ async def run(options: Namespace, services: Services) -> int:
     """Ask all three at once, and tell each in a row."""
     async with progress("asking the services"):
         rows = await asyncio.gather(*(_health(service) for service in services.all))
-        await _describe(services.vmm, rows)
-        counts = await _counts(services)
+        vmm = next(row for row in rows if row["name"] == services.vmm.name)
+        counts = await _look_into(services, vmm) if vmm["health"] == "serving" else None
     if options.json:
-        print(json.dumps({"services": rows, "vms": counts}, indent=2))
+        by_name = {row["name"]: row for row in rows}
+        print(json.dumps({"services": by_name, "vms": counts}, indent=2))
     else:
         _show(rows, counts)
     health = {row["health"] for row in rows}
@@ -56,24 +57,17 @@ async def _health(service: Service) -> dict[str, Any]:
     return row
 
 
-async def _describe(vmm: Vmm, rows: list[dict[str, Any]]) -> None:
-    row = next(row for row in rows if row["name"] == vmm.name)
-    if row["health"] != "serving":
-        return
+async def _look_into(services: Services, row: dict[str, Any]) -> dict[str, Any] | None:
+    """Add to vmm's row what it runs with, and return how many VMs there are in each state."""
+    vmm = services.vmm
     try:
         info = await vmm.ask(vmm.stub.GetInfo, vmm_pb2.GetInfoRequest(), _SECONDS)
-    except NexusError as error:
-        row["note"] = error.message
-    else:
         row["version"] = info.version
         row["note"] = f"Firecracker {info.firecracker_version}" if info.firecracker_version else ""
-
-
-async def _counts(services: Services) -> dict[str, Any] | None:
-    try:
         states = Counter([views.vm_state(vm.state) async for vm in every(services)])
-    except NexusError:
-        return None  # vmm's own row says what is wrong
+    except NexusError as error:
+        row["note"] = error.message
+        return None
     return {"total": states.total(), "by_state": dict(states)}
 
 

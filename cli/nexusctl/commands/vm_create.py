@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from nexus.vmm.v1 import vmm_pb2
+from nexus_rpc.errors import invalid_field
 from nexusctl import failure, views
 from nexusctl.create import Wish, create
 from nexusctl.progress import progress
@@ -16,15 +17,23 @@ if TYPE_CHECKING:
     from nexusctl.services import Services
 
 
+_SIZES = (
+    ("vcpu_count", "cpus", "1 to 32"),
+    ("memory_mib", "memory", "64 to 65536"),
+    ("disk_mib", "disk", "16 to 1048576"),
+)
+"""Fields of VmSpec, the options for them, and their bounds as vmm.proto has them."""
+
+
 def wish(options: Namespace, name: str) -> Wish:
-    """Return the VM that the options ask for."""
-    spec = vmm_pb2.VmSpec(
-        image=options.image,
-        kernel=options.kernel,
-        vcpu_count=options.cpus,
-        memory_mib=options.memory,
-        disk_mib=options.disk,
-    )
+    """Return the VM that the options ask for. Raises InvalidArgument."""
+    spec = vmm_pb2.VmSpec(image=options.image, kernel=options.kernel)
+    for field, option, bounds in _SIZES:
+        value = getattr(options, option)
+        if value == 0:  # on the wire, 0 would ask for the default
+            raise invalid_field(field, value, bounds)
+        if value is not None:
+            setattr(spec, field, value)
     return Wish(name, spec, network=not options.no_network)
 
 

@@ -31,8 +31,8 @@ async def run(options: Namespace, services: Services) -> int:
             _or_none(_port(services, vm.id), "netd", missing),
             _or_none(_guest(services, vm.id), "gateway", missing),
         )
-    shown = {
-        "vm": views.vm(vm) | {"history": views.history(vm)},
+    shown = views.vm(vm) | {
+        "history": views.history(vm),
         "port": port,
         "guest": guest,
         "unavailable": missing,
@@ -70,21 +70,24 @@ async def _or_none(
 
 
 def _show(shown: dict[str, Any]) -> None:
-    history = shown["vm"].pop("history")
-    for title in ("vm", "port", "guest"):
-        if shown[title] is not None:
-            _section(title, shown[title])
+    sections = {title: shown.pop(title) for title in ("spec", "port", "guest")}
+    history, missing = shown.pop("history"), shown.pop("unavailable")
+    sections["spec"].pop("network")  # as netd tells it below, or the address above
+    for title, values in {"vm": shown, **sections}.items():
+        _section(title, values)
     if history:
         print("history")
-        for step in history:
-            reason = terminal.printable(step["reason"])
-            print(f"  {step['time']}  {step['from']} -> {step['to']}  {reason}".rstrip())
+    for step in history:
+        reason = terminal.printable(step["reason"])
+        print(f"  {step['time']}  {step['from']} -> {step['to']}  {reason}".rstrip())
     sys.stdout.flush()
-    for gap in shown["unavailable"]:
+    for gap in missing:
         print(f"nexusctl: note: {terminal.printable(gap['message'])}", file=sys.stderr)
 
 
-def _section(title: str, values: dict[str, Any]) -> None:
+def _section(title: str, values: dict[str, Any] | None) -> None:
+    if values is None:
+        return
     print(title)
     for key, value in values.items():
         text = ", ".join(value) if isinstance(value, list) else value

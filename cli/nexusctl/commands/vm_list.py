@@ -22,7 +22,7 @@ async def run(options: Namespace, services: Services) -> int:
     async with progress("listing"):
         vms = [vm async for vm in every(services)]
     if options.json:
-        print(json.dumps([views.vm(vm) for vm in vms], indent=2))
+        print(json.dumps({"vms": [views.vm(vm) for vm in vms]}, indent=2))
         return failure.OK
     if options.quiet:
         print("".join(f"{vm.id}\n" for vm in vms), end="")

@@ -1,0 +1,353 @@
+"""The three services as nexusctl meets them, in memory: for tests of nexusctl as a process.
+
+Every call is written down in order. `fail` lets the next call of a method end as the test wants.
+"""
+
+import asyncio
+import json
+from collections import defaultdict
+from contextlib import asynccontextmanager
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from nexus.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from nexus.netd.v1 import netd_pb2, netd_pb2_grpc
+from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
+from nexus_rpc.channel import OPTIONS
+from nexus_rpc.errors import FailedPrecondition, InvalidArgument, NotFound
+from nexus_rpc.interceptors import AroundCalls, errors
+
+LOST = grpc.StatusCode.UNAVAILABLE
+"""A fault: the call ends as if the connection had broken."""
+HANG = "hang"
+"""A fault: the call is never answered."""
+
+
+class Fakes:
+    """The state behind the three servicers, and what was asked of them."""
+
+    def __init__(self):
+        self.calls = []
+        self.requests = defaultdict(list)
+        self.metadata = {}
+        self.faults = defaultdict(list)
+        self.called = defaultdict(asyncio.Event)
+        self.vms = {}
+        self.ports = {}
+        self.files = {}
+        self.console = b""
+        self.killed = asyncio.Event()
+        self.release = asyncio.Event()
+        self.page = 1000
+
+    def fail(self, method, fault, *, after=False):
+        """Let the next call of `method` end with `fault`; `after` it was carried out."""
+        self.faults[method, after].append(fault)
+
+    async def begin(self, request, context):
+        method = type(request).__name__.removesuffix("Request")
+        self.calls.append(method)
+        self.requests[method].append(request)
+        self.metadata[method] = dict(context.invocation_metadata())
+        assert context.time_remaining() is not None, f"{method} without a deadline"
+        if hasattr(request, "request_id"):
+            assert request.request_id, f"{method} without a request_id"
+        self.called[method].set()
+        await self._fault(method, context, after=False)
+        return method
+
+    async def end(self, method, context):
+        await self._fault(method, context, after=True)
+
+    async def _fault(self, method, context, *, after):
+        if not self.faults[method, after]:
+            return
+        fault = self.faults[method, after].pop(0)
+        if fault is HANG:
+            await asyncio.Event().wait()
+        if fault is LOST:
+            await context.abort(LOST, "Socket closed")
+        raise fault
+
+    def add_vm(self, name, state=vmm_pb2.VM_STATE_CREATED, number=None):
+        """Put a VM there, with a port."""
+        number = number or len(self.vms) + 2
+        vm = vmm_pb2.Vm(id="abcdefghijkl" + "abcdefghijklmnopqrstuvwxyz"[number % 26], name=name)
+        vm.state = state
+        vm.spec.image = "debian"
+        vm.create_time.GetCurrentTime()
+        vm.history.add(to=vmm_pb2.VM_STATE_CREATED, reason="asked for").time.GetCurrentTime()
+        port = self.ports[vm.id] = self.port(vm.id, number)
+        vm.spec.network.ipv4 = port.ipv4
+        self.vms[vm.id] = vm
+        return vm
+
+    def port(self, vm_id, number):
+        return netd_pb2.Port(
+            vm_id=vm_id,
+            tap=f"tap{number}",
+            mac="02:fc:00:00:00:02",
+            ipv4=f"172.16.0.{number}/12",
+            gateway="172.16.0.1",
+            dns=["1.1.1.1"],
+        )
+
+    def find(self, ref):
+        for vm in self.vms.values():
+            if ref in (vm.id, vm.name):
+                return vm
+        raise NotFound("VM_NOT_FOUND", f"there is no VM {ref!r}")
+
+    def is_live(self, vm):
+        return vmm_pb2.VM_STATE_RUNNING <= vm.state <= vmm_pb2.VM_STATE_UNREACHABLE
+
+
+class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
+    def __init__(self, fakes):
+        self.fakes = fakes
+
+    async def CreateVm(self, request, context):  # noqa: N802
+        method = await self.fakes.begin(request, context)
+        if request.spec.vcpu_count > 32:
+            raise InvalidArgument("INVALID_FIELD", "vcpu_count is 99: 1 to 32", field="vcpu_count")
+        if request.spec.image not in ("debian", "alpine"):
+            raise NotFound("IMAGE_NOT_FOUND", f"there is no image {request.spec.image!r}")
+        vm = vmm_pb2.Vm(id=request.vm_id, name=request.name, spec=request.spec)
+        vm.state = vmm_pb2.VM_STATE_CREATED
+        vm.create_time.GetCurrentTime()
+        self.fakes.vms[vm.id] = vm
+        await self.fakes.end(method, context)
+        return vmm_pb2.CreateVmResponse(vm=vm)
+
+    async def GetVm(self, request, context):  # noqa: N802
+        await self.fakes.begin(request, context)
+        return vmm_pb2.GetVmResponse(vm=self.fakes.find(request.vm))
+
+    async def ListVms(self, request, context):  # noqa: N802
+        await self.fakes.begin(request, context)
+        vms = list(self.fakes.vms.values())
+        start = int(request.page_token or 0)
+        end = start + min(request.page_size, self.fakes.page)
+        token = str(end) if end < len(vms) else ""
+        return vmm_pb2.ListVmsResponse(vms=vms[start:end], next_page_token=token)
+
+    async def StartVm(self, request, context):  # noqa: N802
+        await self.fakes.begin(request, context)
+        vm = self.fakes.find(request.vm)
+        if self.fakes.is_live(vm):
+            raise FailedPrecondition("VM_STATE", f"{vm.name} is live already")
+        vm.state = vmm_pb2.VM_STATE_RUNNING
+        return vmm_pb2.StartVmResponse(vm=vm)
+
+    async def StopVm(self, request, context):  # noqa: N802
+        await self.fakes.begin(request, context)
+        vm = self.fakes.find(request.vm)
+        if not self.fakes.is_live(vm):
+            raise FailedPrecondition("VM_STATE", f"{vm.name} is not live")
+        vm.state = vmm_pb2.VM_STATE_STOPPED
+        return vmm_pb2.StopVmResponse(vm=vm)
+
+    async def DeleteVm(self, request, context):  # noqa: N802
+        await self.fakes.begin(request, context)
+        vm = self.fakes.find(request.vm)
+        if self.fakes.is_live(vm):
+            raise FailedPrecondition("VM_STATE", f"{vm.name} is live; stop it first")
+        del self.fakes.vms[vm.id]
+        return vmm_pb2.DeleteVmResponse()
+
+    async def GetConsoleLog(self, request, context):  # noqa: N802
+        await self.fakes.begin(request, context)
+        self.fakes.find(request.vm)
+        for start in range(0, len(self.fakes.console), 1000):
+            yield vmm_pb2.GetConsoleLogResponse(data=self.fakes.console[start : start + 1000])
+
+    async def GetInfo(self, request, context):  # noqa: N802
+        await self.fakes.begin(request, context)
+        return vmm_pb2.GetInfoResponse(
+            version="0.1.0",
+            firecracker_version="1.15.0",
+            images=["alpine", "debian"],
+            kernels=["default"],
+        )
+
+
+class FakeNetd(netd_pb2_grpc.NetworkServiceServicer):
+    def __init__(self, fakes):
+        self.fakes = fakes
+
+    async def AttachPort(self, request, context):  # noqa: N802
+        method = await self.fakes.begin(request, context)
+        port = self.fakes.port(request.vm_id, len(self.fakes.ports) + 2)
+        self.fakes.ports[request.vm_id] = port
+        await self.fakes.end(method, context)
+        return netd_pb2.AttachPortResponse(port=port)
+
+    async def DetachPort(self, request, context):  # noqa: N802
+        await self.fakes.begin(request, context)
+        port = self.fakes.ports.pop(request.vm_id, None)
+        return netd_pb2.DetachPortResponse(detached=port is not None)
+
+    async def GetPort(self, request, context):  # noqa: N802
+        await self.fakes.begin(request, context)
+        if request.vm_id not in self.fakes.ports:
+            raise NotFound("PORT_NOT_FOUND", f"{request.vm_id} has no port")
+        return netd_pb2.GetPortResponse(port=self.fakes.ports[request.vm_id])
+
+
+class FakeGateway(gateway_pb2_grpc.GuestServiceServicer):
+    def __init__(self, fakes):
+        self.fakes = fakes
+
+    def live(self, ref):
+        vm = self.fakes.find(ref)
+        if not self.fakes.is_live(vm):
+            raise FailedPrecondition("VM_NOT_LIVE", f"{vm.name} is not live")
+        return vm
+
+    async def GetGuest(self, request, context):  # noqa: N802
+        await self.fakes.begin(request, context)
+        vm = self.live(request.vm)
+        if request.wait_ready:
+            vm.state = vmm_pb2.VM_STATE_READY
+        ready = vm.state == vmm_pb2.VM_STATE_READY
+        guest = gateway_pb2.Guest(vm_id=vm.id, kernel="6.1.0", os="Debian \x1b[31mred")
+        guest.state = gateway_pb2.GUEST_STATE_READY if ready else gateway_pb2.GUEST_STATE_CONNECTING
+        guest.reason = "" if ready else "no hello yet"
+        return gateway_pb2.GetGuestResponse(guest=guest)
+
+    async def Exec(self, request, context):  # noqa: N802
+        await self.fakes.begin(request, context)
+        self.live(request.vm)
+        match list(request.argv):
+            case ["cat"]:
+                yield gateway_pb2.ExecResponse(stdout=request.stdin)
+            case ["talk"]:
+                for number in range(3):
+                    yield gateway_pb2.ExecResponse(stdout=b"out\x00\xff" + b"%d\n" % number)
+                    yield gateway_pb2.ExecResponse(stderr=b"err%d\n" % number)
+            case ["flood"]:
+                for _ in range(64):
+                    yield gateway_pb2.ExecResponse(stdout=bytes(65536))
+            case ["sleep"]:
+                yield gateway_pb2.ExecResponse(stdout=b"begun\n")
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self.fakes.killed.set()
+            case ["vanish"]:
+                return
+            case ["exit", code]:
+                yield gateway_pb2.ExecResponse(exit=gateway_pb2.ExecExit(code=int(code)))
+                return
+            case [name, *_]:
+                raise NotFound("COMMAND_NOT_FOUND", f"there is no program {name!r}")
+        yield gateway_pb2.ExecResponse(exit=gateway_pb2.ExecExit(code=0))
+
+    async def ReadFile(self, request, context):  # noqa: N802
+        method = await self.fakes.begin(request, context)
+        self.live(request.vm)
+        if request.path not in self.fakes.files:
+            raise NotFound("FILE_NOT_FOUND", f"there is no file {request.path}")
+        mode, data = self.fakes.files[request.path]
+        yield gateway_pb2.ReadFileResponse(info=gateway_pb2.FileInfo(size=len(data), mode=mode))
+        for start in range(0, len(data), 100_000):
+            yield gateway_pb2.ReadFileResponse(data=data[start : start + 100_000])
+            await self.fakes.end(method, context)
+
+    async def WriteFile(self, requests, context):  # noqa: N802
+        target, data = None, b""
+        async for request in requests:
+            if target is None:
+                method = await self.fakes.begin(request, context)
+                target = request.target
+                self.live(target.vm)
+            data += request.data
+            assert len(request.data) <= 1024 * 1024
+            if request.data:
+                await self.fakes.end(method, context)
+        mode = target.mode if target.HasField("mode") else 0o644
+        self.fakes.files[target.path] = (mode, data)
+        return gateway_pb2.WriteFileResponse(size=len(data))
+
+    async def ConnectMcp(self, requests, context):  # noqa: N802
+        first = True
+        async for request in requests:
+            if first:
+                method = await self.fakes.begin(request, context)
+                self.live(request.vm)
+                first = False
+            if request.message:
+                await self.fakes.end(method, context)
+                answer = await self.mcp(json.loads(request.message))
+                if answer is not None:
+                    yield gateway_pb2.ConnectMcpResponse(message=answer)
+
+    async def mcp(self, message):
+        if "id" not in message:
+            return None
+        params = message.get("params", {})
+        match message["method"]:
+            case "initialize":
+                result = {
+                    "protocolVersion": params["protocolVersion"],
+                    "capabilities": {"tools": {}},
+                    "serverInfo": {"name": "fake", "version": "0"},
+                }
+            case "tools/list":
+                result = {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]}
+            case "tools/call":
+                if params["name"] == "slow":
+                    await self.fakes.release.wait()
+                result = {"content": [{"type": "text", "text": params["arguments"]["text"]}]}
+            case other:
+                error = {"code": -32601, "message": f"no method {other}"}
+                return json.dumps({"jsonrpc": "2.0", "id": message["id"], "error": error}).encode()
+        answer = {"jsonrpc": "2.0", "id": message["id"], "result": result}
+        # Line breaks between tokens, as a server may well send them.
+        return json.dumps(answer, indent=1).encode()
+
+
+SERVICERS = {
+    "vmm": (FakeVmm, vmm_pb2_grpc.add_VmServiceServicer_to_server),
+    "netd": (FakeNetd, netd_pb2_grpc.add_NetworkServiceServicer_to_server),
+    "gateway": (FakeGateway, gateway_pb2_grpc.add_GuestServiceServicer_to_server),
+}
+
+
+class Served:
+    """The servers, each of which the test may stop."""
+
+    def __init__(self, fakes):
+        self.fakes = fakes
+        self.servers = {}
+        self.health = {}
+
+    async def start(self, name, listen):
+        server = grpc.aio.server(interceptors=[AroundCalls(errors)], options=OPTIONS)
+        servicer, add = SERVICERS[name]
+        add(servicer(self.fakes), server)
+        self.health[name] = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self.health[name], server)
+        await self.health[name].set("", health_pb2.HealthCheckResponse.SERVING)
+        listen(server)
+        await server.start()
+        self.servers[name] = server
+
+    async def stop(self, name):
+        await self.servers.pop(name).stop(None)
+
+
+@asynccontextmanager
+async def serve(fakes, listen):
+    """Serve the three fakes; `listen(name, server)` gives each its port."""
+    served = Served(fakes)
+    try:
+        for name in SERVICERS:
+            await served.start(name, lambda server, name=name: listen(name, server))
+        yield served
+    finally:
+        for name in list(served.servers):
+            await served.stop(name)
+
+
