@@ -169,6 +169,7 @@ def listening(listen: str) -> Iterator[socket.socket]:
                 f"the MCP endpoint cannot listen on {listen}: {error};"
                 " stop what listens there, or set mcp.listen"
             ) from error
+        listener.listen()  # what comes before uvicorn accepts waits
         yield listener
 
 

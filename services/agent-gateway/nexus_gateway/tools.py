@@ -63,10 +63,12 @@ class FileWriteArguments(_Arguments):
     path: FilePath
     content: str
     encoding: Encoding = Field("utf-8", description="base64 for what is not text.")
-    mode: str | None = Field(
+    mode: int | Annotated[str, Field(pattern="^[0-7]{3,5}$")] | None = Field(
         None,
-        pattern="^[0-7]{3,5}$",
-        description="Permission bits in octal, such as 0755. Default: as before, or 0644.",
+        description=(
+            "Permission bits: in octal as text, such as '0755', or as their number."
+            " Default: as before, or 0644."
+        ),
     )
 
 
@@ -181,7 +183,7 @@ def _text(data: bytes, *, offset: int, final: bool) -> tuple[str, int]:
 
 
 async def _file_write(call: Call, arguments: FileWriteArguments) -> FileWriteResult:
-    mode = None if arguments.mode is None else int(arguments.mode, 8)
+    mode = int(arguments.mode, 8) if isinstance(arguments.mode, str) else arguments.mode
     content = _bytes(arguments)
     return FileWriteResult(
         size=await call.streams.write(call.vm, arguments.path, mode, _whole(content))
