@@ -106,8 +106,9 @@ def delete_link(name: str) -> Request:
 def plug(index: int, name: str, bridge: int, what: Plug) -> list[Request]:
     """Put a TAP on the bridge for its guest alone, mark it, and bring it up.
 
-    For a link that is down: its flags are set before it can pass a frame. Learning is off and the port locked, with one fixed
-    entry: a guest that sends from another's MAC is not heard and cannot draw its frames.
+    For a link that is down, so that no frame passes before all is set. Learning is off and the
+    port locked, with one fixed entry: a guest that sends from another's MAC is not heard and
+    cannot draw its frames.
     """
     port = [
         ("IFLA_BRPORT_ISOLATED", 1),

@@ -1,0 +1,141 @@
+import asyncio
+
+import pytest
+
+from nexus.vmm.v1.vmm_pb2 import Vm, WatchVmsResponse
+from nexus_netd.follow import GRACE, Follower
+from nexus_rpc.errors import NexusError
+from nexus_rpc.ids import new_vm_id
+from nexus_rpc.vms import Lost
+
+SYNCED = WatchVmsResponse(synced=True)
+LOST = Lost(NexusError("UNAVAILABLE", "vmm is away"))
+
+
+def told(vm):
+    return WatchVmsResponse(vm=Vm(id=vm))
+
+
+def deleted(vm):
+    return WatchVmsResponse(deleted_vm_id=vm)
+
+
+class Clock:
+    """Seconds beyond the present."""
+
+    def __init__(self):
+        self.ahead = 0.0
+
+    def __call__(self):
+        import time
+
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def tell(netd, clock):
+    """Tell a follower events, wait until they are taken in, and let it sweep."""
+    queue = asyncio.Queue()
+    follower = Follower(netd, now=clock)
+    task = asyncio.create_task(follower.run(_drained(queue)))
+
+    async def tell(*items):
+        for item in items:
+            queue.put_nowait(item)
+        async with asyncio.timeout(10):
+            await queue.join()
+            await follower.sweep()
+        assert not task.done()
+
+    yield tell
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def _drained(queue):
+    while True:
+        yield await queue.get()
+        queue.task_done()  # after the follower has taken the event in
+
+
+async def ports(netd):
+    return {lease.vm_id for lease in await netd.all()}
+
+
+async def test_the_port_of_a_deleted_vm_is_released(netd, tell):
+    kept, gone, stranger = (new_vm_id() for _ in range(3))
+    await netd.attach(kept)
+    await netd.attach(gone)
+    await tell(told(kept), told(gone), SYNCED, deleted(gone), deleted(stranger))
+    assert await ports(netd) == {kept}
+
+
+async def test_ports_without_vm_are_released_after_ten_minutes(netd, clock, tell):
+    with_vm, without = new_vm_id(), new_vm_id()
+    await netd.attach(with_vm)
+    await netd.attach(without)
+    clock.ahead = GRACE - 60
+    await tell(told(with_vm), SYNCED)
+    assert await ports(netd) == {with_vm, without}
+    clock.ahead = GRACE + 60
+    await tell(told(with_vm))
+    assert await ports(netd) == {with_vm}
+
+
+async def test_nothing_is_released_before_the_present_has_been_told(netd, clock, tell):
+    vm = new_vm_id()
+    await netd.attach(vm)
+    clock.ahead = GRACE * 2
+    await tell(told(new_vm_id()))
+    assert await ports(netd) == {vm}
+
+
+async def test_while_vmm_is_away_nothing_is_released(netd, clock, tell):
+    vm = new_vm_id()
+    await netd.attach(vm)
+    await tell(told(vm), SYNCED, LOST)
+    clock.ahead = GRACE * 2
+    await tell(LOST, told(new_vm_id()))
+    assert await ports(netd) == {vm}
+    await tell(SYNCED)
+    assert await ports(netd) == set()
+
+
+async def test_a_release_that_fails_is_tried_again(netd, kernel, clock, tell, caplog):
+    vm = new_vm_id()
+    await netd.attach(vm)
+    await tell(told(vm), SYNCED)
+    kernel.calls.clear()
+    kernel.fail_at = 1
+    clock.ahead = GRACE * 2
+    await tell(deleted(vm))
+    assert "not released" in caplog.text
+    assert await ports(netd) == set()
+
+
+async def test_it_sweeps_by_itself(netd, clock, monkeypatch):
+    released = asyncio.Event()
+    detach = netd.detach
+
+    async def tell_release(vm):
+        released.set()
+        return await detach(vm)
+
+    monkeypatch.setattr(netd, "detach", tell_release)
+    queue = asyncio.Queue()
+    task = asyncio.create_task(Follower(netd, sweep=0.001, now=clock).run(_drained(queue)))
+    queue.put_nowait(SYNCED)
+    await queue.join()
+    await netd.attach(new_vm_id())
+    clock.ahead = GRACE * 2
+    async with asyncio.timeout(10):
+        await released.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
