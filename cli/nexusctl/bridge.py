@@ -14,6 +14,7 @@ import grpc
 
 from nexus.gateway.v1 import gateway_pb2
 from nexus_rpc.errors import Unavailable
+from nexusctl.ending import Ending
 from nexusctl.services import SESSION
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ async def bridge(gateway: Gateway, vm: str, source: Input, sink: Output) -> None
     Raises NexusError when the service refuses, ends or loses the session.
     """
     call = gateway.stub.ConnectMcp(timeout=SESSION, metadata=gateway.metadata)
+    ending = Ending(call)
     pending = Pending()
     reader = asyncio.create_task(_to_client(call, sink, pending))
     writer = asyncio.create_task(_to_guest(call, vm, source, sink, pending))
@@ -133,10 +135,13 @@ async def bridge(gateway: Gateway, vm: str, source: Input, sink: Output) -> None
         await asyncio.wait([reader, writer], return_when=asyncio.FIRST_COMPLETED)
         if writer.done() and await writer:
             await asyncio.wait([reader], timeout=_GOODBYE_SECONDS)
+            if reader.done():
+                await reader  # a session that was refused is no success
             return
         await reader
         raise Unavailable("CONNECTION_LOST", "gateway ended the MCP session", service=gateway.name)
     except grpc.aio.AioRpcError as error:
+        error = await ending.instead_of(error)
         raise await gateway.error(error, f"within {SESSION:g} s") from error
     finally:
         call.cancel()

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 import grpc
 
 from nexus.gateway.v1 import gateway_pb2
+from nexusctl.ending import Ending
 from nexusctl.failure import USAGE, Failure
 from nexusctl.progress import Progress, progress
 from nexusctl.services import LONG
+from nexusctl.settled import settled
 from nexusctl.stdio import Input, Output
 
 if TYPE_CHECKING:
@@ -128,6 +130,7 @@ async def _send(
 ) -> None:
     gateway = services.gateway
     call = gateway.stub.WriteFile(timeout=LONG, metadata=gateway.metadata)
+    ending = Ending(call)
     try:
         try:
             await call.write(gateway_pb2.WriteFileRequest(target=target))
@@ -138,7 +141,7 @@ async def _send(
             pass  # the gateway has ended the call; its status follows
         await call
     except grpc.aio.AioRpcError as error:
-        raise await gateway.error(error, f"within {LONG:g} s") from error
+        raise await gateway.error(await ending.instead_of(error), f"within {LONG:g} s") from error
     finally:
         call.cancel()  # before the end, this leaves the guest's old file
 
@@ -175,8 +178,8 @@ async def _replace(path: Path, info: gateway_pb2.FileInfo, data: AsyncIterator[b
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     async with AsyncExitStack() as stack:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        descriptor = await asyncio.to_thread(os.open, part, flags, 0o600)
         stack.callback(part.unlink, missing_ok=True)
+        descriptor = await settled(asyncio.to_thread(os.open, part, flags, 0o600))
         file = stack.enter_context(os.fdopen(descriptor, "wb", buffering=0))
 
         async def write(chunk: bytes) -> None:

@@ -9,23 +9,20 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from nexus.netd.v1 import netd_pb2
 from nexus.vmm.v1 import vmm_pb2
-from nexus_rpc.errors import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
+from nexus_rpc.errors import AlreadyExists, DeadlineExceeded, NexusError, NotFound, Unavailable
 from nexus_rpc.ids import check_name, new_vm_id
 from nexusctl.lifecycle import give_back_port, remove
 from nexusctl.services import WRITE
+from nexusctl.settled import settled
+from nexusctl.terminal import note
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from typing import Any
-
     from nexusctl.services import Services
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,8 @@ async def create(services: Services, wish: Wish) -> vmm_pb2.Vm:
     )
     async with AsyncExitStack() as undo:
         if wish.network:
-            undo.push_async_callback(give_back_port, services, vm_id)
-            port = await _settled(_attach(services, vm_id))
+            undo.push_async_callback(_undo_port, services, vm_id)
+            port = await settled(_attach(services, vm_id))
             request.spec.network.CopyFrom(
                 vmm_pb2.NetworkInterface(
                     tap=port.tap, mac=port.mac, ipv4=port.ipv4, gateway=port.gateway, dns=port.dns
@@ -59,7 +56,7 @@ async def create(services: Services, wish: Wish) -> vmm_pb2.Vm:
             )
         vmm = services.vmm
         try:
-            answer = await _settled(vmm.ask(vmm.stub.CreateVm, request, WRITE))
+            answer = await settled(vmm.ask(vmm.stub.CreateVm, request, WRITE))
         except asyncio.CancelledError:
             await remove(services, vm_id)
             raise
@@ -88,16 +85,9 @@ async def _attach(services: Services, vm_id: str) -> netd_pb2.Port:
     return (await netd.ask(netd.stub.AttachPort, request, WRITE)).port
 
 
-async def _settled(work: Coroutine[Any, Any, _T]) -> _T:
-    """Await `work` to its end, through an interruption too, which is raised afterwards.
-
-    A call that was cut off may still be carried out; undoing it is safe only once it has ended.
-    """
-    task = asyncio.create_task(work)
+async def _undo_port(services: Services, vm_id: str) -> None:
+    """Give the port back; a failure is noted, and does not hide the one that led here."""
     try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # the interruption is what is told
-        raise
+        await give_back_port(services, vm_id)
+    except NexusError as error:
+        note(f"the port of {vm_id} was not given back: {error.message}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -11,15 +9,11 @@ from nexus.gateway.v1 import gateway_pb2
 from nexus.netd.v1 import netd_pb2
 from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.errors import DeadlineExceeded, FailedPrecondition, NexusError, NotFound, Unavailable
-from nexusctl import views
-from nexusctl.services import READ, WRITE
+from nexusctl.services import WRITE
+from nexusctl.terminal import note
 
 if TYPE_CHECKING:
     from nexusctl.services import Services
-
-_NEWS_SECONDS = 5.0
-"""The gateway hears of a start from vmm's stream; until then it may not know the VM as live."""
-_NEWS_PAUSE = 0.1
 
 
 async def start(services: Services, vm: str) -> vmm_pb2.Vm:
@@ -29,46 +23,18 @@ async def start(services: Services, vm: str) -> vmm_pb2.Vm:
     return (await vmm.ask(vmm.stub.StartVm, request, WRITE)).vm
 
 
-async def wait_ready(services: Services, vm: str, seconds: float) -> gateway_pb2.Guest:
-    """Return the guest of a started VM once it takes commands.
+async def wait_ready(services: Services, vm: str, seconds: float) -> None:
+    """Return once the guest of a started VM takes commands.
 
-    Raises NexusError: DeadlineExceeded (GUEST_NOT_READY) after `seconds`, with the guest's state.
+    Raises NexusError: DeadlineExceeded (GUEST_NOT_READY) after `seconds`.
     """
     gateway = services.gateway
     request = gateway_pb2.GetGuestRequest(vm=vm, wait_ready=True)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     try:
-        while True:
-            left = max(began + seconds - loop.time(), _NEWS_PAUSE)
-            try:
-                return (await gateway.ask(gateway.stub.GetGuest, request, left)).guest
-            except (NotFound, FailedPrecondition):
-                if loop.time() - began > min(_NEWS_SECONDS, seconds):
-                    raise
-            await asyncio.sleep(_NEWS_PAUSE)
-    except DeadlineExceeded as error:
-        if error.reason == "GUEST_NOT_READY":
-            raise
-        raise await _not_ready(services, vm, seconds) from error
+        await gateway.ask(gateway.stub.GetGuest, request, seconds)
     except NexusError as error:
         error.add_note(f"{vm} was started")
         raise
-
-
-async def _not_ready(services: Services, vm: str, seconds: float) -> NexusError:
-    gateway = services.gateway
-    request = gateway_pb2.GetGuestRequest(vm=vm)
-    try:
-        guest = (await gateway.ask(gateway.stub.GetGuest, request, READ)).guest
-    except NexusError as error:
-        state = error.message
-    else:
-        shown = views.guest(guest)
-        state = ": ".join(filter(None, (shown["state"], shown["reason"])))
-    return DeadlineExceeded(
-        "GUEST_NOT_READY", f"{vm} was started, but was not ready within {seconds:g} s ({state})"
-    )
 
 
 async def stop(services: Services, vm: str, grace: int) -> vmm_pb2.Vm:
@@ -106,8 +72,7 @@ async def give_back_port(services: Services, vm_id: str) -> None:
     try:
         await netd.ask(netd.stub.DetachPort, request, WRITE)
     except (Unavailable, DeadlineExceeded) as error:
-        print(
-            f"nexusctl: note: the port of {vm_id} was not given back: {error.message}; "
-            "netd does it once it is up and sees that there is no such VM",
-            file=sys.stderr,
+        note(
+            f"the port of {vm_id} was not given back: {error.message}; "
+            "netd takes back what has no VM by itself, within some ten minutes"
         )

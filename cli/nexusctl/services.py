@@ -78,7 +78,8 @@ class Service:
         `bound` says how long an answer was waited for. The error's metadata has `service`.
         """
         told = from_rpc_error(error)
-        if told.reason == "UNAVAILABLE":
+        # CANCELLED is what a call under way gets when the service stops.
+        if told.reason in {"UNAVAILABLE", "CANCELLED"}:
             told = await reach.why(self.name, self.target, told.message)
         elif told.reason == "DEADLINE_EXCEEDED":
             told = DeadlineExceeded(

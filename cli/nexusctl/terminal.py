@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import unicodedata
 from typing import TextIO
 
@@ -36,6 +37,11 @@ def paint(text: str, style: str) -> str:
 def printable(text: str) -> str:
     """Return `text` without control characters: what a guest said must not steer the terminal."""
     return "".join("?" if unicodedata.category(c).startswith("C") else c for c in text)
+
+
+def note(text: str) -> None:
+    """Tell on standard error what the user should know though the command goes on."""
+    print(f"nexusctl: note: {printable(text)}", file=sys.stderr)
 
 
 def plain_console(data: bytes) -> bytes:

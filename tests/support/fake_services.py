@@ -1,6 +1,8 @@
 """The three services as nexusctl meets them, in memory: for tests of nexusctl as a process.
 
-Every call is written down in order. `fail` lets the next call of a method end as the test wants.
+Every call is written down in order. `fail` lets the next call of a method end as the test wants:
+with an error of the domain, "lost" (as if the connection had broken), "hang" (never answered), or
+an event to wait for.
 """
 
 import asyncio
@@ -18,11 +20,6 @@ from nexus_rpc.channel import OPTIONS
 from nexus_rpc.errors import FailedPrecondition, InvalidArgument, NotFound
 from nexus_rpc.interceptors import AroundCalls, errors
 
-LOST = grpc.StatusCode.UNAVAILABLE
-"""A fault: the call ends as if the connection had broken."""
-HANG = "hang"
-"""A fault: the call is never answered."""
-
 
 class Fakes:
     """The state behind the three servicers, and what was asked of them."""
@@ -33,10 +30,13 @@ class Fakes:
         self.metadata = {}
         self.faults = defaultdict(list)
         self.called = defaultdict(asyncio.Event)
+        self.sent = defaultdict(asyncio.Event)
         self.vms = {}
         self.ports = {}
         self.files = {}
         self.console = b""
+        self.announced = None
+        self.hangs_up = False
         self.killed = asyncio.Event()
         self.release = asyncio.Event()
         self.page = 1000
@@ -58,16 +58,20 @@ class Fakes:
         return method
 
     async def end(self, method, context):
+        self.sent[method].set()
         await self._fault(method, context, after=True)
 
     async def _fault(self, method, context, *, after):
         if not self.faults[method, after]:
             return
         fault = self.faults[method, after].pop(0)
-        if fault is HANG:
+        if fault == "hang":
             await asyncio.Event().wait()
-        if fault is LOST:
-            await context.abort(LOST, "Socket closed")
+        if fault == "lost":
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        if isinstance(fault, asyncio.Event):
+            await fault.wait()
+            return
         raise fault
 
     def add_vm(self, name, state=vmm_pb2.VM_STATE_CREATED, number=None):
@@ -107,7 +111,7 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
     def __init__(self, fakes):
         self.fakes = fakes
 
-    async def CreateVm(self, request, context):  # noqa: N802
+    async def CreateVm(self, request, context):
         method = await self.fakes.begin(request, context)
         if request.spec.vcpu_count > 32:
             raise InvalidArgument("INVALID_FIELD", "vcpu_count is 99: 1 to 32", field="vcpu_count")
@@ -120,11 +124,11 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         await self.fakes.end(method, context)
         return vmm_pb2.CreateVmResponse(vm=vm)
 
-    async def GetVm(self, request, context):  # noqa: N802
+    async def GetVm(self, request, context):
         await self.fakes.begin(request, context)
         return vmm_pb2.GetVmResponse(vm=self.fakes.find(request.vm))
 
-    async def ListVms(self, request, context):  # noqa: N802
+    async def ListVms(self, request, context):
         await self.fakes.begin(request, context)
         vms = list(self.fakes.vms.values())
         start = int(request.page_token or 0)
@@ -132,7 +136,7 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         token = str(end) if end < len(vms) else ""
         return vmm_pb2.ListVmsResponse(vms=vms[start:end], next_page_token=token)
 
-    async def StartVm(self, request, context):  # noqa: N802
+    async def StartVm(self, request, context):
         await self.fakes.begin(request, context)
         vm = self.fakes.find(request.vm)
         if self.fakes.is_live(vm):
@@ -140,7 +144,7 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         vm.state = vmm_pb2.VM_STATE_RUNNING
         return vmm_pb2.StartVmResponse(vm=vm)
 
-    async def StopVm(self, request, context):  # noqa: N802
+    async def StopVm(self, request, context):
         await self.fakes.begin(request, context)
         vm = self.fakes.find(request.vm)
         if not self.fakes.is_live(vm):
@@ -148,7 +152,7 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         vm.state = vmm_pb2.VM_STATE_STOPPED
         return vmm_pb2.StopVmResponse(vm=vm)
 
-    async def DeleteVm(self, request, context):  # noqa: N802
+    async def DeleteVm(self, request, context):
         await self.fakes.begin(request, context)
         vm = self.fakes.find(request.vm)
         if self.fakes.is_live(vm):
@@ -156,13 +160,13 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         del self.fakes.vms[vm.id]
         return vmm_pb2.DeleteVmResponse()
 
-    async def GetConsoleLog(self, request, context):  # noqa: N802
+    async def GetConsoleLog(self, request, context):
         await self.fakes.begin(request, context)
         self.fakes.find(request.vm)
         for start in range(0, len(self.fakes.console), 1000):
             yield vmm_pb2.GetConsoleLogResponse(data=self.fakes.console[start : start + 1000])
 
-    async def GetInfo(self, request, context):  # noqa: N802
+    async def GetInfo(self, request, context):
         await self.fakes.begin(request, context)
         return vmm_pb2.GetInfoResponse(
             version="0.1.0",
@@ -176,19 +180,19 @@ class FakeNetd(netd_pb2_grpc.NetworkServiceServicer):
     def __init__(self, fakes):
         self.fakes = fakes
 
-    async def AttachPort(self, request, context):  # noqa: N802
+    async def AttachPort(self, request, context):
         method = await self.fakes.begin(request, context)
         port = self.fakes.port(request.vm_id, len(self.fakes.ports) + 2)
         self.fakes.ports[request.vm_id] = port
         await self.fakes.end(method, context)
         return netd_pb2.AttachPortResponse(port=port)
 
-    async def DetachPort(self, request, context):  # noqa: N802
+    async def DetachPort(self, request, context):
         await self.fakes.begin(request, context)
         port = self.fakes.ports.pop(request.vm_id, None)
         return netd_pb2.DetachPortResponse(detached=port is not None)
 
-    async def GetPort(self, request, context):  # noqa: N802
+    async def GetPort(self, request, context):
         await self.fakes.begin(request, context)
         if request.vm_id not in self.fakes.ports:
             raise NotFound("PORT_NOT_FOUND", f"{request.vm_id} has no port")
@@ -205,7 +209,7 @@ class FakeGateway(gateway_pb2_grpc.GuestServiceServicer):
             raise FailedPrecondition("VM_NOT_LIVE", f"{vm.name} is not live")
         return vm
 
-    async def GetGuest(self, request, context):  # noqa: N802
+    async def GetGuest(self, request, context):
         await self.fakes.begin(request, context)
         vm = self.live(request.vm)
         if request.wait_ready:
@@ -216,7 +220,7 @@ class FakeGateway(gateway_pb2_grpc.GuestServiceServicer):
         guest.reason = "" if ready else "no hello yet"
         return gateway_pb2.GetGuestResponse(guest=guest)
 
-    async def Exec(self, request, context):  # noqa: N802
+    async def Exec(self, request, context):
         await self.fakes.begin(request, context)
         self.live(request.vm)
         match list(request.argv):
@@ -244,18 +248,19 @@ class FakeGateway(gateway_pb2_grpc.GuestServiceServicer):
                 raise NotFound("COMMAND_NOT_FOUND", f"there is no program {name!r}")
         yield gateway_pb2.ExecResponse(exit=gateway_pb2.ExecExit(code=0))
 
-    async def ReadFile(self, request, context):  # noqa: N802
+    async def ReadFile(self, request, context):
         method = await self.fakes.begin(request, context)
         self.live(request.vm)
         if request.path not in self.fakes.files:
             raise NotFound("FILE_NOT_FOUND", f"there is no file {request.path}")
         mode, data = self.fakes.files[request.path]
-        yield gateway_pb2.ReadFileResponse(info=gateway_pb2.FileInfo(size=len(data), mode=mode))
+        size = self.fakes.announced or len(data)
+        yield gateway_pb2.ReadFileResponse(info=gateway_pb2.FileInfo(size=size, mode=mode))
         for start in range(0, len(data), 100_000):
             yield gateway_pb2.ReadFileResponse(data=data[start : start + 100_000])
             await self.fakes.end(method, context)
 
-    async def WriteFile(self, requests, context):  # noqa: N802
+    async def WriteFile(self, requests, context):
         target, data = None, b""
         async for request in requests:
             if target is None:
@@ -270,7 +275,7 @@ class FakeGateway(gateway_pb2_grpc.GuestServiceServicer):
         self.fakes.files[target.path] = (mode, data)
         return gateway_pb2.WriteFileResponse(size=len(data))
 
-    async def ConnectMcp(self, requests, context):  # noqa: N802
+    async def ConnectMcp(self, requests, context):
         first = True
         async for request in requests:
             if first:
@@ -280,6 +285,8 @@ class FakeGateway(gateway_pb2_grpc.GuestServiceServicer):
             if request.message:
                 await self.fakes.end(method, context)
                 answer = await self.mcp(json.loads(request.message))
+                if self.fakes.hangs_up:
+                    return
                 if answer is not None:
                     yield gateway_pb2.ConnectMcpResponse(message=answer)
 
@@ -297,6 +304,8 @@ class FakeGateway(gateway_pb2_grpc.GuestServiceServicer):
             case "tools/list":
                 result = {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]}
             case "tools/call":
+                if params["name"] == "never":
+                    return None
                 if params["name"] == "slow":
                     await self.fakes.release.wait()
                 result = {"content": [{"type": "text", "text": params["arguments"]["text"]}]}
@@ -349,5 +358,3 @@ async def serve(fakes, listen):
     finally:
         for name in list(served.servers):
             await served.stop(name)
-
-

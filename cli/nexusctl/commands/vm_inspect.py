@@ -82,7 +82,7 @@ def _show(shown: dict[str, Any]) -> None:
         print(f"  {step['time']}  {step['from']} -> {step['to']}  {reason}".rstrip())
     sys.stdout.flush()
     for gap in missing:
-        print(f"nexusctl: note: {terminal.printable(gap['message'])}", file=sys.stderr)
+        terminal.note(gap["message"])
 
 
 def _section(title: str, values: dict[str, Any] | None) -> None:
