@@ -151,15 +151,16 @@ class FakeGuest:
     def __init__(self, path, **ports):
         self.path = path
         self.ports = {int(name.removeprefix("port")): script for name, script in ports.items()}
-        self.connections = 0
+        self.arrivals = asyncio.Queue()
         self._tasks = set()
 
     async def _serve(self, reader, writer):
         self._tasks.add(asyncio.current_task())
-        self.connections += 1
+        self.arrivals.put_nowait(None)
         try:
             line = (await reader.readline()).decode()
-            script = self.ports.get(int(line.removeprefix("CONNECT ")))
+            # Empty: whoever dialled gave up at once.
+            script = self.ports.get(int(line.removeprefix("CONNECT "))) if line else None
             if script is not None:
                 writer.write(b"OK 1073741824\n")
                 await script(GuestSide(reader, writer))

@@ -12,6 +12,8 @@ from nexus_gateway.reports import Reporter
 from nexus_gateway.vms import is_live
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from nexus.vmm.v1.vmm_pb2 import Vm
     from nexus_gateway.notice import Notice
     from nexus_gateway.vmm import Vmm
@@ -32,7 +34,7 @@ class Guests:
         self._timing = timing
         self._changed = changed
         self._known: dict[str, Guest] = {}
-        self._following: dict[str, asyncio.Task[None]] = {}
+        self._following: dict[str, tuple[asyncio.Task[None], ...]] = {}
 
     def of(self, vm: Vm) -> Guest:
         """Return what is known of the guest in this boot of the VM."""
@@ -64,26 +66,33 @@ class Guests:
         live = {vm.id: vm for vm in self._vms if is_live(vm)}
         for vm_id, guest in tuple(self._known.items()):
             if vm_id not in live or live[vm_id].boot != guest.boot:
-                self._following.pop(vm_id).cancel()
+                for task in self._following.pop(vm_id):
+                    task.cancel()
                 del self._known[vm_id]
         for vm_id, vm in live.items():
             if vm_id not in self._known:
                 self._known[vm_id] = Guest(vm_id, vm.boot)
-                self._following[vm_id] = tasks.create_task(self._follow(vm))
+                self._following[vm_id] = tuple(
+                    tasks.create_task(_kept_up(vm, work)) for work in self._work(vm)
+                )
 
-    async def _follow(self, vm: Vm) -> None:
-        while True:
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(Follower(vm, self._dial, self._timing, self._told).run())
-                    reporter = Reporter(self._vms, self._vmm, self._changed)
-                    tasks.create_task(reporter.run(vm, lambda: self.of(vm)))
-            except* Exception:  # noqa: BLE001  # a defect met with one guest must not cost the others
-                _log.exception("following a guest failed", extra={"vm": vm.id})
-            await asyncio.sleep(_RETRY_AFTER_DEFECT)
+    def _work(self, vm: Vm) -> tuple[Callable[[], Awaitable[None]], ...]:
+        follower = Follower(vm, self._dial, self._timing, self._told)
+        reporter = Reporter(vm, lambda: self.of(vm), self._vms, self._vmm, self._changed)
+        return follower.run, reporter.run
 
     def _told(self, guest: Guest) -> None:
         known = self._known.get(guest.vm_id)
         if known is not None and known.boot == guest.boot:
             self._known[guest.vm_id] = guest
             self._changed.post()
+
+
+async def _kept_up(vm: Vm, work: Callable[[], Awaitable[None]]) -> None:
+    """Do endless work, again after a while if it fails: one guest must not cost the others."""
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001  # a defect: it is logged, and tried again
+            _log.exception("following a guest failed", extra={"vm": vm.id})
+        await asyncio.sleep(_RETRY_AFTER_DEFECT)

@@ -62,31 +62,36 @@ def next_event(guest: State, vm: VmState.ValueType) -> GuestEvent.ValueType | No
 class Reporter:
     """Keeps vmm informed of the guest in one boot of a VM."""
 
-    def __init__(self, vms: Vms, vmm: Vmm, changed: Notice) -> None:
+    def __init__(
+        self, vm: Vm, guest: Callable[[], Guest], vms: Vms, vmm: Vmm, changed: Notice
+    ) -> None:
+        self._vm = vm
+        self._guest = guest
         self._vms = vms
         self._vmm = vmm
         self._changed = changed
 
-    async def run(self, vm: Vm, guest: Callable[[], Guest]) -> None:
+    async def run(self) -> None:
         """Report until cancelled."""
-        known = vm.state
+        known = self._state(self._vm.state)
         wait = 1.0
         while True:
-            now = guest()
-            event = next_event(now.state, known)
+            guest = self._guest()
+            event = next_event(guest.state, known)
             if event is None:
                 await self._changed.wait()
-                known = self._state_of(vm, known)
+                known = self._state(known)
                 continue
             try:
-                known = (await self._vmm.report(vm, event, now.reason)).state
+                known = (await self._vmm.report(self._vm, event, guest.reason)).state
                 wait = 1.0
             except NexusError as error:
-                _log.warning("vmm takes no report: %s", error.message, extra={"vm": vm.id})
+                _log.warning("vmm takes no report: %s", error.message, extra={"vm": self._vm.id})
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, _LONGEST_WAIT)
-                known = self._state_of(vm, known)
+                known = self._state(known)
 
-    def _state_of(self, vm: Vm, otherwise: VmState.ValueType) -> VmState.ValueType:
-        told = self._vms.get(vm.id)
-        return told.state if told is not None and told.boot == vm.boot else otherwise
+    def _state(self, otherwise: VmState.ValueType) -> VmState.ValueType:
+        """Return where vmm has the VM, as far as the mirror has heard of this boot."""
+        told = self._vms.get(self._vm.id)
+        return told.state if told is not None and told.boot == self._vm.boot else otherwise

@@ -1,4 +1,8 @@
-"""GuestService: converts between messages and the domain, and nothing else."""
+"""GuestService: converts between messages and the domain, and nothing else.
+
+Calls that stream answers write them themselves: a call that ends early is then cancelled where it
+waits, and what it holds is let go at once. gRPC leaves an async generator to the collector.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
     from nexus_gateway.guest import Guest
     from nexus_gateway.guests import Guests
-    from nexus_gateway.streams import Streams
+    from nexus_gateway.streams import Output, Streams
     from nexus_gateway.vms import Vms
 
 _LONGEST_WAIT = 300.0
@@ -62,11 +66,11 @@ class Servicer(GuestServiceServicer):
                 state=guest.state.name,
             ) from None
 
-    async def Exec(
+    async def Exec(  # type: ignore[override]  # see above
         self,
         request: pb.ExecRequest,
-        context: ServicerContext[pb.ExecRequest, pb.ExecResponse],  # noqa: ARG002
-    ) -> AsyncIterator[pb.ExecResponse]:
+        context: ServicerContext[pb.ExecRequest, pb.ExecResponse],
+    ) -> None:
         """See gateway.proto."""
         command = Command(
             argv=tuple(request.argv), env=dict(request.env), cwd=request.cwd, stdin=request.stdin
@@ -74,26 +78,18 @@ class Servicer(GuestServiceServicer):
         vm = await self._vms.find_live(request.vm)
         async with aclosing(self._streams.exec(vm, command)) as events:
             async for event in events:
-                if isinstance(event, Exit):
-                    yield pb.ExecResponse(exit=pb.ExecExit(code=event.code, signal=event.signal))
-                elif event.stream is Kind.STDOUT:
-                    yield pb.ExecResponse(stdout=event.data)
-                else:
-                    yield pb.ExecResponse(stderr=event.data)
+                await context.write(_response(event))
 
-    async def ReadFile(
+    async def ReadFile(  # type: ignore[override]  # see above
         self,
         request: pb.ReadFileRequest,
-        context: ServicerContext[pb.ReadFileRequest, pb.ReadFileResponse],  # noqa: ARG002
-    ) -> AsyncIterator[pb.ReadFileResponse]:
+        context: ServicerContext[pb.ReadFileRequest, pb.ReadFileResponse],
+    ) -> None:
         """See gateway.proto."""
         vm = await self._vms.find_live(request.vm)
         async with aclosing(self._streams.read(vm, request.path)) as parts:
             async for part in parts:
-                if isinstance(part, FileInfo):
-                    yield pb.ReadFileResponse(info=pb.FileInfo(size=part.size, mode=part.mode))
-                else:
-                    yield pb.ReadFileResponse(data=part)
+                await context.write(_part(part))
 
     async def WriteFile(
         self,
@@ -120,7 +116,7 @@ class Servicer(GuestServiceServicer):
         await self._streams.delete(vm, request.path)
         return pb.DeleteFileResponse()
 
-    async def ConnectMcp(  # type: ignore[override]  # it writes by itself, which grpc.aio allows
+    async def ConnectMcp(  # type: ignore[override]  # see above
         self,
         request_iterator: AsyncIterator[pb.ConnectMcpRequest],
         context: ServicerContext[pb.ConnectMcpRequest, pb.ConnectMcpResponse],
@@ -154,6 +150,20 @@ async def _messages(
         yield first.message
     async for request in requests:
         yield request.message
+
+
+def _response(event: Output | Exit) -> pb.ExecResponse:
+    if isinstance(event, Exit):
+        return pb.ExecResponse(exit=pb.ExecExit(code=event.code, signal=event.signal))
+    if event.stream is Kind.STDOUT:
+        return pb.ExecResponse(stdout=event.data)
+    return pb.ExecResponse(stderr=event.data)
+
+
+def _part(part: FileInfo | bytes) -> pb.ReadFileResponse:
+    if isinstance(part, FileInfo):
+        return pb.ReadFileResponse(info=pb.FileInfo(size=part.size, mode=part.mode))
+    return pb.ReadFileResponse(data=part)
 
 
 def _guest(guest: Guest) -> pb.Guest:
