@@ -8,6 +8,7 @@ UV := $(CACHE)/uv/bin/uv
 export UV_CACHE_DIR := $(CURDIR)/$(CACHE)/uv/cache
 export UV_PYTHON_DOWNLOADS := never
 BUF := $(CACHE)/npm/node_modules/.bin/buf
+GUEST := $(CACHE)/guest
 PACKAGES := protos services/vmm services/netd services/agent-gateway/guest services/agent-gateway cli
 PROTOS := $(wildcard protos/nexus/*/v1/*.proto)
 
@@ -84,3 +85,21 @@ test: check-protos lint unit integration system ## Run everything; nothing may b
 .PHONY: bench
 bench: venv ## Measure Nexus against the raw thing, in the dev host
 	$(BIN)/python tests/bench/run.py
+
+.PHONY: up
+up: ## Bring it all up: guest image, dev host, services, and the VM `hello`
+	@test -x /usr/bin/python3 || apt-get install --yes --quiet python3
+	@/usr/bin/python3 deploy/up.py
+
+.PHONY: down
+down: ## Stop what `make up` started
+	@/usr/bin/python3 deploy/devhost/devhost.py stop
+
+.PHONY: clean
+clean: ## Stop, and remove all that was built, VMs and their disks too
+	@/usr/bin/python3 deploy/devhost/devhost.py clean
+	rm -rf $(CACHE)
+
+.PHONY: install
+install: venv ## Put Nexus on this machine, or below DESTDIR
+	@/usr/bin/python3 deploy/install.py --cache $(CACHE) --guest $(GUEST) $(if $(DESTDIR),--destdir "$(DESTDIR)")
