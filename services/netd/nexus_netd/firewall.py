@@ -72,7 +72,11 @@ def table(bridge: str, subnet: IPv4Network) -> Table:
     inside, outside = _link(Meta.NFT_META_IIFNAME, bridge), _link(Meta.NFT_META_OIFNAME, bridge)
     ours = _source(subnet, Cmp.NFT_CMP_EQ)
     rules = (
-        Rule("forward", "guests do not reach each other", (*inside, *outside, _DROPPED)),
+        Rule(
+            "forward",
+            "guests do not reach each other",
+            (*inside, *outside, _rejected(_ICMPX_ADMIN_PROHIBITED)),
+        ),
         Rule("forward", "no IPv6", (*inside, *_NOT_IPV4, _DROPPED)),
         Rule(
             "forward",

@@ -1,0 +1,98 @@
+"""netd as a process of its own, in the network namespace of the test."""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from nexus.netd.v1 import netd_pb2_grpc
+from nexus_rpc.channel import connect
+
+OWNER = 4242
+SECONDS = 30
+
+
+@dataclass
+class NetdProcess:
+    """A running netd: its process, a stub, and the directory of its store and sockets."""
+
+    process: asyncio.subprocess.Process
+    stub: netd_pb2_grpc.NetworkServiceStub
+    directory: Path
+
+
+def configure(directory, **changes):
+    """Write the settings of a netd that keeps everything in `directory`."""
+    settings = {
+        "subnet": "172.16.0.0/12",
+        "tap_owner": str(OWNER),
+        "state_dir": str(directory),
+        "vmm": f"unix:{directory}/vmm.sock",
+        **changes,
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    lines += ["[server]", f'runtime_dir = "{directory}"']
+    (directory / "netd.toml").write_text("\n".join(lines) + "\n")
+
+
+@asynccontextmanager
+async def running(directory, *launcher):
+    """Run netd with the settings in `directory`, from when it is ready to the end of the block."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.setblocking(False)
+        path = directory / "notify"
+        path.unlink(missing_ok=True)
+        notify.bind(str(path))
+        path.chmod(0o666)
+        with (directory / "log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *launcher,
+                sys.executable,
+                "-m",
+                "nexus_netd",
+                "--config",
+                directory / "netd.toml",
+                env=os.environ | {"NOTIFY_SOCKET": str(path)},
+                stderr=log,
+            )
+        try:
+            await _until_ready(process, notify, directory / "log")
+            async with connect(f"unix:{directory}/netd.sock") as channel:
+                yield NetdProcess(process, netd_pb2_grpc.NetworkServiceStub(channel), directory)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            async with asyncio.timeout(SECONDS):
+                await process.wait()
+
+
+async def _until_ready(process, notify, log):
+    tasks = {asyncio.ensure_future(process.wait()), asyncio.ensure_future(_ready(notify))}
+    async with asyncio.timeout(SECONDS):
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    if process.returncode is not None:
+        raise AssertionError(f"netd ended with {process.returncode}: {log.read_text()}")
+
+
+async def _ready(notify):
+    loop = asyncio.get_running_loop()
+    while b"READY=1" not in await loop.sock_recv(notify, 4096):
+        pass
+
+
+async def refused(call):
+    """Return the status of a call that must fail."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error
+    raise AssertionError("the call was not refused")
