@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     Context = ServerRequestContext[dict[str, Any], Any]
 
-_MAX_TEXT = 1 << 20
+_MAX_TEXT = 256 << 10
 """Characters of a result that are repeated as text, for clients that know no structured results."""
 _PROGRESS_SECONDS = 0.2
 _PROGRESS_TEXT = 4096

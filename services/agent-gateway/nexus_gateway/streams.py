@@ -13,12 +13,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry import trace
+
 from nexus_gateway import measures
 from nexus_gateway.operations import check_mode, check_path
 from nexus_gateway.reasons import error_of
 from nexus_gateway.untrusted import number
 from nexus_guest.wire import MAX_PAYLOAD, STREAM_PORT, Frame, Kind
-from nexus_rpc.errors import DataLoss, ResourceExhausted, Unavailable
+from nexus_rpc.errors import DataLoss, NexusError, ResourceExhausted, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from nexus.vmm.v1.vmm_pb2 import Vm
     from nexus_gateway.operations import Command
     from nexus_gateway.vsock import Connection, Dial
+
+_tracer = trace.get_tracer(__name__)
 
 _MAX_OPERATIONS = 48
 """Operations at once in one guest, which itself serves 64."""
@@ -153,13 +157,19 @@ class Streams:
                 f"VM {vm.name!r} has {_MAX_OPERATIONS} operations under way: wait for one to end",
             )
         self._busy[vm.id] += 1
+        # Not made current: an operation may end in another context than it began in.
+        span = _tracer.start_span(f"guest {request['op']}", attributes={"nexus.vm": vm.id})
         try:
             async with await self._dial(
                 vm.vsock_path, STREAM_PORT, timeout=_DIAL_TIMEOUT
             ) as connection:
                 await connection.request(request, timeout=_TIMEOUT)
                 yield connection
+        except NexusError as error:
+            span.set_status(trace.StatusCode.ERROR, error.reason)
+            raise
         finally:
+            span.end()
             self._busy[vm.id] -= 1
             if not self._busy[vm.id]:
                 del self._busy[vm.id]

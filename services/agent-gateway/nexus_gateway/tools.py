@@ -23,13 +23,18 @@ if TYPE_CHECKING:
     from nexus.vmm.v1.vmm_pb2 import Vm
 
 MAX_READ = 6 << 20
-"""Most bytes of one file_read: as base64 and twice in a result it still fits a gRPC message."""
-MAX_OUTPUT = 1 << 20
-"""Most bytes kept of each of a command's streams."""
+"""Most bytes of one file_read: as base64 it still fits a message of MCP over gRPC."""
+DEFAULT_READ = 512 << 10
+"""Bytes of a file_read that names no limit: clients of the official SDK take 1 MiB an event."""
+MAX_OUTPUT = 256 << 10
+"""Most bytes kept of each of a command's streams, for the same reason."""
 
 Progress = Callable[[bytes], Awaitable[None]]
 Encoding = Literal["utf-8", "base64"]
 FilePath = Annotated[str, Field(description="Absolute path in the VM.")]
+
+
+Mode = Annotated[int, Field(strict=True)] | Annotated[str, Field(pattern="^[0-7]{3,5}$")]
 
 
 class _Arguments(BaseModel):
@@ -43,7 +48,7 @@ class FileReadArguments(_Arguments):
     path: FilePath
     encoding: Encoding = Field("utf-8", description="base64 for what is not text.")
     offset: int = Field(0, ge=0, description="First byte to read.")
-    limit: int = Field(MAX_READ, ge=1, le=MAX_READ, description="Most bytes to read.")
+    limit: int = Field(DEFAULT_READ, ge=1, le=MAX_READ, description="Most bytes to read.")
 
 
 class FileReadResult(BaseModel):
@@ -63,7 +68,7 @@ class FileWriteArguments(_Arguments):
     path: FilePath
     content: str
     encoding: Encoding = Field("utf-8", description="base64 for what is not text.")
-    mode: int | Annotated[str, Field(pattern="^[0-7]{3,5}$")] | None = Field(
+    mode: Mode | None = Field(
         None,
         description=(
             "Permission bits: in octal as text, such as '0755', or as their number."

@@ -1,6 +1,7 @@
 """The gateway's servicer behind real gRPC, the real guest agent, and a stand-in for vmm."""
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 
 import grpc
@@ -14,11 +15,19 @@ from nexus_gateway.settings import McpSettings, Settings
 from nexus_rpc.channel import OPTIONS, connect
 from nexus_rpc.interceptors import AroundCalls, errors, observed
 
+TOKEN = "a-token-of-sufficient-length"
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
 
 class Gateway:
     """A gateway in this process, one VM behind it, and a client."""
 
-    def __init__(self, directory, vmm):
+    def __init__(self, directory, vmm, url):
+        self.url = url
         self.directory = directory
         self.vmm = vmm
         self.target = f"unix:{directory}/gateway.sock"
@@ -27,10 +36,17 @@ class Gateway:
 
 
 @pytest.fixture
+def token():
+    return TOKEN
+
+
+@pytest.fixture
 async def gateway(tmp_path):
-    settings = Settings(vmm=f"unix:{tmp_path}/vmm.sock", mcp=McpSettings(listen=""))
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    mcp = McpSettings(listen=f"127.0.0.1:{free_port()}", token=tmp_path / "token")
+    settings = Settings(vmm=f"unix:{tmp_path}/vmm.sock", mcp=mcp)
     fake = FakeVmm()
-    gateway = Gateway(tmp_path, fake)
+    gateway = Gateway(tmp_path, fake, f"http://{mcp.listen}")
     async with AsyncExitStack() as stack:
         path, gateway.agent = await stack.enter_async_context(real_agent(tmp_path))
         fake.put(make_vm(path=path))
