@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from nexus_vmm.vm import Spec
 
-_BASE_CMDLINE = "console=ttyS0 reboot=k panic=1 pci=off"
 # COMMAND_LINE_SIZE of x86 is 2,048 with the NUL; Firecracker adds its own devices.
-_MAX_TUNING = 1024
+_MAX_CMDLINE = 1536
+_CMDLINE = "console=ttyS0 reboot=k panic=1 pci=off"
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,20 @@ class Assets:
         return Files(
             kernel=kernel / "vmlinux",
             initrd=kernel / "initrd",
-            cmdline=f"{_BASE_CMDLINE} {_tuning(kernel / 'cmdline')}".rstrip(),
+            cmdline=_cmdline(kernel / "cmdline"),
             image=image,
             runtime=self.directory / "runtime.img",
         )
 
 
-def _tuning(path: Path) -> str:
-    """Return what the kernel's maker adds to the command line, if anything."""
+def _cmdline(path: Path) -> str:
+    """Return the command line that came with a kernel, or the plain one."""
     try:
         with path.open("rb") as file:
-            return os.fsdecode(file.read(_MAX_TUNING)).strip()
+            text = os.fsdecode(file.read(_MAX_CMDLINE))
     except FileNotFoundError:
-        return ""
+        return _CMDLINE
+    return " ".join(text.split())
 
 
 def _missing(kind: str, name: str, there: list[str]) -> NotFound:

@@ -1,8 +1,8 @@
 """The serial console of a VM, as the log writer of its unit keeps it.
 
-The writer (svlogd) appends to `current` and renames it to `@` and a TAI64N time stamp when it is
-full, so the names of old files sort by age. It writes as the VM's user: whoever broke out of
-Firecracker may put anything here, so nothing but regular files is opened, and no link followed.
+The writer (rotatelogs, see `deploy/bin/nexus-vm-launch`) goes round a few files, and the time of
+its last change tells a file's place. It writes as the VM's user: whoever broke out of Firecracker
+may put anything here, so nothing but regular files is opened, and no link followed.
 """
 
 from __future__ import annotations
@@ -18,40 +18,35 @@ if TYPE_CHECKING:
 LIMIT = 1024 * 1024
 """Bytes of the log that are kept (see GetConsoleLog)."""
 
-_MAX_FILES = 64
+_MAX_FILES = 16
 
 
 def read_console(directory: Path, tail_bytes: int) -> bytes:
     """Return the last `tail_bytes` of the log, or all that is kept for 0. Blocks on the disk."""
     wanted = min(tail_bytes or LIMIT, LIMIT)
+    pieces: list[bytes] = []
     with contextlib.ExitStack() as stack:
-        # All are opened before one is read: a rotation in between takes nothing away.
-        handles = []
-        for path in _files(directory):
-            with contextlib.suppress(OSError):
-                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-                stack.callback(os.close, handle)
-                if stat.S_ISREG(os.fstat(handle).st_mode):
-                    handles.append(handle)
-        pieces: list[bytes] = []
-        for handle in reversed(handles):
-            piece = _tail(handle, wanted)
-            pieces.append(piece)
-            wanted -= len(piece)
+        # All are open before one is read: what is rotated away meanwhile can still be read.
+        for handle, size in reversed(_open_all(directory, stack)):
+            pieces.append(os.pread(handle, wanted, max(0, size - wanted)) if wanted else b"")
+            wanted -= len(pieces[-1])
     return b"".join(reversed(pieces))
 
 
-def _files(directory: Path) -> list[Path]:
-    """Return the log's files, oldest first."""
+def _open_all(directory: Path, stack: contextlib.ExitStack) -> list[tuple[int, int]]:
+    """Return handle and size of each file of the log, oldest first."""
+    found: list[tuple[int, int, int]] = []
     try:
-        old = sorted(path for path in directory.iterdir() if path.name.startswith("@"))
+        paths = sorted(path for path in directory.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
         return []
-    return [*old[-_MAX_FILES:], directory / "current"]
-
-
-def _tail(handle: int, wanted: int) -> bytes:
-    if wanted <= 0:
-        return b""
-    size = os.fstat(handle).st_size
-    return os.pread(handle, wanted, max(0, size - wanted))
+    for path in paths[:_MAX_FILES]:
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:  # a link, or gone already
+            continue
+        stack.callback(os.close, handle)
+        status = os.fstat(handle)
+        if stat.S_ISREG(status.st_mode):
+            found.append((status.st_mtime_ns, handle, status.st_size))
+    return [(handle, size) for _, handle, size in sorted(found)]

@@ -10,13 +10,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from nexus_rpc.errors import NexusError
+from nexus_rpc.errors import FailedPrecondition
 from nexus_vmm.states import LIVE, Event
 from nexus_vmm.vm import Exit, Goal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from nexus_vmm.driver import Driver
     from nexus_vmm.store import Store
     from nexus_vmm.supervisor import Supervisor
@@ -30,22 +28,36 @@ async def reconcile(store: Store, driver: Driver, supervisor: Supervisor) -> Non
     """Repair what differs; runs before the first call is served.
 
     A VM that cannot be repaired is reported and left for the next start: the others count more.
+    Raises Unavailable, alone or in a group, when systemd does not answer: then nothing can be
+    said of any VM.
     """
     vms = await store.all()
     strays = await driver.inventory() - {vm.id for vm in vms}
     limit = asyncio.Semaphore(_AT_ONCE)
 
-    async def guarded(vm_id: str, repair: Callable[[], Awaitable[None]]) -> None:
+    async def repair(vm: Vm) -> None:
         async with limit:
             try:
-                await repair()
-            except (NexusError, OSError) as error:
-                _log.error("VM %s cannot be repaired: %s", vm_id, error)
+                await _repair(vm, store, driver, supervisor)
+            except (FailedPrecondition, OSError) as error:
+                _log.error("VM %s cannot be repaired: %s", vm.id, error)
+                if vm.state in LIVE:
+                    supervisor.watch(vm)
 
-    await asyncio.gather(
-        *(guarded(vm.id, lambda vm=vm: _repair(vm, store, driver, supervisor)) for vm in vms),  # type: ignore[misc]
-        *(guarded(vm_id, lambda vm_id=vm_id: _clear(vm_id, driver)) for vm_id in sorted(strays)),  # type: ignore[misc]
-    )
+    async def clear(vm_id: str) -> None:
+        async with limit:
+            _log.warning("removing what is left of %s, which is no VM", vm_id)
+            try:
+                await driver.kill(vm_id)
+                await driver.delete(vm_id)
+            except (FailedPrecondition, OSError) as error:
+                _log.error("what is left of %s cannot be removed: %s", vm_id, error)
+
+    async with asyncio.TaskGroup() as tasks:
+        for vm in vms:
+            tasks.create_task(repair(vm))
+        for vm_id in sorted(strays):
+            tasks.create_task(clear(vm_id))
 
 
 async def _repair(vm: Vm, store: Store, driver: Driver, supervisor: Supervisor) -> None:
@@ -82,9 +94,3 @@ async def _finish_start(vm: Vm, store: Store, driver: Driver, supervisor: Superv
         return
     await driver.kill(vm.id)
     await store.rested(vm.id, Event.START_FAILED, "vmm was restarted while it was starting this VM")
-
-
-async def _clear(vm_id: str, driver: Driver) -> None:
-    _log.warning("removing what is left of %s, which is no VM", vm_id)
-    await driver.kill(vm_id)
-    await driver.delete(vm_id)

@@ -129,7 +129,7 @@ class Supervisor:
         """Leave nothing of a failed start but the state FAILED and its reason."""
         try:
             await self._driver.kill(vm.id)
-        except NexusError as worse:
+        except (NexusError, OSError) as worse:
             _log.error("VM %s: leftovers of a failed start stay: %s", vm.id, worse)
         reason = error.message if isinstance(error, NexusError) else f"defect of vmm: {error!r}"
         await self._store.rested(vm.id, Event.START_FAILED, reason, request)

@@ -1,0 +1,208 @@
+"""The port to the machine monitor: the same cases against the fake and Firecracker's driver.
+
+Behind the real one are fake units whose process is a stand-in for Firecracker that speaks its API.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+import vmm_driver
+import vmm_guest
+import vmm_units
+from vmm_guest import ID
+
+from nexus_rpc.errors import FailedPrecondition, NotFound
+from nexus_vmm.microvm import FirecrackerDriver
+from nexus_vmm.vm import Boot, Exit
+
+
+@dataclass
+class FakeHost:
+    driver: object
+    world: object
+
+    def end(self, code):
+        reasons = {0: Exit("shutdown", "shut down"), 5: Exit("error", "exit code 5")}
+        self.world.end(ID, reasons.get(code))
+
+    def lose_image(self):
+        self.world.images.clear()
+
+    def spoil_kernel(self):
+        self.world.fault = "InstanceStart: Invalid Elf magic number"
+
+    def fail_to_launch(self):
+        self.world.fails = 7
+
+    def disobey(self):
+        self.world.obeys = False
+
+    def launch_without_boot(self):
+        self.world.processes[ID] = vmm_driver.Process("boot-x", 1)
+        self.world.runs.add(ID)
+
+    async def close(self):
+        pass
+
+
+@dataclass
+class FirecrackerHost:
+    driver: object
+    model: object
+    places: object
+    assets: object
+
+    def end(self, code):
+        self.model.processes[ID].end(code)
+
+    def lose_image(self):
+        (self.assets.directory / "images/debian.img").unlink()
+
+    def spoil_kernel(self):
+        (self.assets.directory / "kernels/default/vmlinux").write_bytes(b"#!/bin/sh")
+
+    def fail_to_launch(self):
+        self.model.launch = vmm_units.fails
+
+    def disobey(self):
+        self.model.launch = self.disobedient
+
+    async def close(self):
+        await self.model.close()
+
+
+def fake(_):
+    world = vmm_driver.World()
+    return FakeHost(vmm_driver.FakeDriver(world), world)
+
+
+def in_process(directory):
+    return firecracker(directory, vmm_units.machines)
+
+
+def with_processes(directory):
+    return firecracker(directory, vmm_units.processes)
+
+
+def firecracker(directory, launcher):
+    places = vmm_guest.places(directory)
+    assets = vmm_guest.guest_files(directory / "guest")
+    model = vmm_units.Model(launcher(places.run_dir))
+    driver = FirecrackerDriver(vmm_units.FakeUnits(model), places, assets)
+    host = FirecrackerHost(driver, model, places, assets)
+    host.disobedient = launcher(places.run_dir, obeys=False)
+    return host
+
+
+@pytest.fixture(params=[fake, in_process, with_processes])
+async def host(request, short_path):
+    made = request.param(short_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=[fake, in_process])
+async def quick_host(request, short_path):
+    made = request.param(short_path)
+    yield made
+    await made.close()
+
+
+async def started(host):
+    vm = vmm_guest.vm()
+    await host.driver.create(vm.id, vm.spec)
+    boot = await asyncio.wait_for(host.driver.start(vm), 10)
+    return vm, boot
+
+
+async def test_start_boots(host):
+    _, boot = await started(host)
+    assert (boot.version, boot.boot != "", boot.pid > 0) == ("1.12.1", True, True)
+    now = await host.driver.describe(ID)
+    assert isinstance(now, Boot)
+    assert (now.boot, now.pid) == (boot.boot, boot.pid)
+    assert await host.driver.adopt(ID) == boot
+    assert await host.driver.inventory() == {ID}
+
+
+@pytest.mark.parametrize("grace", [0, 5])
+async def test_stop_ends_it_and_start_boots_anew(host, grace):
+    vm, first = await started(host)
+    await asyncio.wait_for(host.driver.stop(vm, grace), 10)
+    assert isinstance(await host.driver.describe(ID), Exit)
+    assert await host.driver.adopt(ID) is None
+    assert (await host.driver.start(vm)).boot != first.boot
+
+
+async def test_stop_kills_a_guest_that_does_not_obey(host):
+    host.disobey()
+    vm, _ = await started(host)
+    await asyncio.wait_for(host.driver.stop(vm, 0.05), 10)
+    assert isinstance(await host.driver.describe(ID), Exit)
+
+
+async def test_kill_and_delete_leave_nothing_and_may_be_repeated(host):
+    await started(host)
+    for _ in range(2):
+        await host.driver.kill(ID)
+    assert await host.driver.inventory() == {ID}  # its disk
+    for _ in range(2):
+        await host.driver.delete(ID)
+    assert await host.driver.inventory() == set()
+
+
+@pytest.mark.parametrize(("code", "cause"), [(0, "shutdown"), (5, "error"), (-9, "signal")])
+async def test_wait_tells_the_end(quick_host, code, cause):
+    await started(quick_host)
+    waiting = asyncio.create_task(quick_host.driver.wait(ID))
+    await asyncio.sleep(0)
+    quick_host.end(code)
+    end = await asyncio.wait_for(waiting, 5)
+    assert end.cause == cause
+
+
+async def test_an_end_is_remembered_until_kill(host):
+    await started(host)
+    host.end(-9)
+    assert (await asyncio.wait_for(host.driver.wait(ID), 5)).cause == "signal"
+    assert (await host.driver.describe(ID)).cause == "signal"
+    await host.driver.kill(ID)
+    assert (await host.driver.describe(ID)).cause == "unknown"
+
+
+async def test_create_may_be_repeated(host):
+    vm = vmm_guest.vm()
+    for _ in range(2):
+        await host.driver.create(ID, vm.spec)
+    assert await host.driver.inventory() == {ID}
+
+
+async def test_a_missing_image_is_named(host):
+    vm = vmm_guest.vm()
+    await host.driver.create(ID, vm.spec)
+    host.lose_image()
+    for call in (host.driver.create("bbbbbbbbbbbbb", vm.spec), host.driver.start(vm)):
+        with pytest.raises(NotFound, match="no image 'debian'") as caught:
+            await call
+        assert caught.value.reason == "IMAGE_NOT_FOUND"
+    assert await host.driver.inventory() == {ID}
+
+
+async def test_firecrackers_refusal_is_its_own_words(host):
+    host.spoil_kernel()
+    with pytest.raises(FailedPrecondition, match="Invalid Elf magic number") as caught:
+        await started(host)
+    assert caught.value.reason == "BOOT_FAILED"
+    assert await host.driver.adopt(ID) is None
+    await host.driver.kill(ID)
+    assert isinstance(await host.driver.describe(ID), Exit)
+
+
+async def test_a_process_that_ends_before_it_boots(quick_host):
+    quick_host.fail_to_launch()
+    with pytest.raises(FailedPrecondition, match="exit code 7") as caught:
+        await started(quick_host)
+    assert caught.value.reason == "BOOT_FAILED"
+    await quick_host.driver.kill(ID)
+    assert await quick_host.driver.inventory() == {ID}

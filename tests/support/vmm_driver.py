@@ -1,0 +1,124 @@
+"""A driver with nothing behind it but a world of its own, which outlives vmm as a host does."""
+
+import asyncio
+import itertools
+from dataclasses import dataclass, field
+
+from nexus_rpc.errors import FailedPrecondition, NotFound
+from nexus_vmm.vm import Boot, Exit
+
+_boots = itertools.count(1)
+
+
+@dataclass
+class Process:
+    boot: str
+    pid: int
+    booted: bool = False
+    obeys: bool = True
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
+class World:
+    """What exists on the host: disks, directories of runs, processes, and how others ended."""
+
+    images: set = field(default_factory=lambda: {"debian"})
+    disks: dict = field(default_factory=dict)
+    runs: set = field(default_factory=set)
+    processes: dict = field(default_factory=dict)
+    ends: dict = field(default_factory=dict)
+    fault: str = ""
+    fails: int = 0
+    obeys: bool = True
+
+    def end(self, vm_id, end=None):
+        """End a process by itself."""
+        process = self.processes.pop(vm_id)
+        self.ends[vm_id] = end or Exit("signal", "Firecracker was ended by SIGKILL")
+        process.ended.set()
+
+
+class FakeDriver:
+    """Implements `nexus_vmm.driver.Driver`. `point` is called between the steps of each call."""
+
+    def __init__(self, world, point=lambda name: None):
+        self.world = world
+        self.point = point
+
+    async def create(self, vm_id, spec):
+        await asyncio.sleep(0)
+        self._check_image(spec)
+        self.world.disks.setdefault(vm_id, "half")
+        self.point("half a disk")
+        self.world.disks[vm_id] = spec.disk_mib
+
+    async def start(self, vm):
+        await self.kill(vm.id)
+        self._check_image(vm.spec)
+        self.world.runs.add(vm.id)
+        self.point("a directory")
+        if self.world.fails:
+            raise FailedPrecondition("BOOT_FAILED", f"exit code {self.world.fails}")
+        number = next(_boots)
+        process = Process(f"boot-{number}", number, obeys=self.world.obeys)
+        self.world.processes[vm.id] = process
+        await asyncio.sleep(0)
+        self.point("a process")
+        if self.world.fault:
+            raise FailedPrecondition("BOOT_FAILED", self.world.fault)
+        process.booted = True
+        self.point("a machine")
+        return Boot(process.boot, process.pid, "1.12.1")
+
+    async def stop(self, vm, grace):
+        process = self.world.processes.get(vm.id)
+        if process and grace and process.obeys:
+            self.world.end(vm.id, Exit("shutdown", "the guest shut down"))
+        self.point("asked")
+        await self.kill(vm.id)
+
+    async def kill(self, vm_id):
+        await asyncio.sleep(0)
+        if vm_id in self.world.processes:
+            self.world.end(vm_id)
+            self.point("killed")
+        self.world.ends.pop(vm_id, None)
+        self.world.runs.discard(vm_id)
+
+    async def wait(self, vm_id):
+        process = self.world.processes.get(vm_id)
+        if process:
+            await process.ended.wait()
+        return self._end(vm_id)
+
+    async def describe(self, vm_id):
+        await asyncio.sleep(0)
+        process = self.world.processes.get(vm_id)
+        return Boot(process.boot, process.pid, "") if process else self._end(vm_id)
+
+    async def adopt(self, vm_id):
+        await asyncio.sleep(0)
+        process = self.world.processes.get(vm_id)
+        if process is None or not process.booted:
+            return None
+        return Boot(process.boot, process.pid, "1.12.1")
+
+    async def delete(self, vm_id):
+        await asyncio.sleep(0)
+        if vm_id in self.world.disks:
+            self.world.disks[vm_id] = "half"
+            self.point("half a deletion")
+            del self.world.disks[vm_id]
+
+    async def inventory(self):
+        await asyncio.sleep(0)
+        world = self.world
+        return set(world.disks) | world.runs | set(world.processes) | set(world.ends)
+
+    def _end(self, vm_id):
+        return self.world.ends.get(vm_id, Exit("unknown", "the process ended"))
+
+    def _check_image(self, spec):
+        if spec.image not in self.world.images:
+            raise NotFound("IMAGE_NOT_FOUND", f"there is no image {spec.image!r}")

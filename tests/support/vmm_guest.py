@@ -1,0 +1,67 @@
+"""Guest files, places and VMs for vmm's tests."""
+
+import os
+
+import vmm_firecracker
+
+from nexus_vmm.assets import Assets
+from nexus_vmm.places import Places
+from nexus_vmm.states import State
+from nexus_vmm.vm import Goal, Network, Spec, Vm
+
+ID = "aaaaaaaaaaaaa"
+NETWORK = Network("tap0", "02:fc:00:00:00:01", "172.16.0.2/12", "172.16.0.1", ("1.1.1.1",))
+
+
+def guest_files(directory):
+    """Make a guest directory with the image `debian` and the kernel `default`."""
+    kernel = directory / "kernels/default"
+    kernel.mkdir(parents=True)
+    (kernel / "vmlinux").write_bytes(vmm_firecracker.ELF + b" and so on")
+    (kernel / "initrd").write_bytes(b"")
+    (directory / "images").mkdir()
+    (directory / "images/debian.img").write_bytes(b"")
+    (directory / "runtime.img").write_bytes(b"")
+    return Assets(directory)
+
+
+def places(directory):
+    """Make the directories of VMs."""
+    made = Places(directory / "vms", directory / "run", os.getgid())
+    for path in (made.vms_dir, made.run_dir):
+        path.mkdir()
+        path.chmod(0o2771)
+    return made
+
+
+def spec(**changes):
+    """Return a spec with the defaults."""
+    values = {
+        "vcpu_count": 1,
+        "memory_mib": 128,
+        "image": "debian",
+        "kernel": "default",
+        "disk_mib": 16,
+        "network": None,
+        "balloon": False,
+    }
+    return Spec(**values | changes)
+
+
+def vm(vm_id=ID, name="hello", **changes):
+    """Return a VM that was created and nothing else."""
+    values = {
+        "seq": 1,
+        "id": vm_id,
+        "name": name,
+        "spec": spec(),
+        "state": State.CREATED,
+        "reason": "",
+        "created": 1,
+        "changed": 1,
+        "goal": Goal.STOP,
+        "boot": "",
+        "pid": 0,
+        "cid": 3,
+    }
+    return Vm(**values | changes)

@@ -1,0 +1,181 @@
+"""One life of vmm, from start to kill, over a database and a host that outlive it."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import vmm_driver
+import vmm_guest
+
+from nexus.vmm.v1 import vmm_pb2
+from nexus_rpc.database import Database
+from nexus_rpc.errors import Unavailable
+from nexus_vmm import rows
+from nexus_vmm.reconcile import reconcile
+from nexus_vmm.states import LIVE
+from nexus_vmm.store import Request, Store
+from nexus_vmm.supervisor import Supervisor
+from nexus_vmm.vm import Goal
+from nexus_vmm.watch import Hub
+from nexus_vmm.work import Work
+
+
+class Crash(BaseException):
+    """kill -9, at the point where it is raised."""
+
+
+class Chaos:
+    """Counts the points where vmm touches its ports, and fails or kills it at one of them.
+
+    After a kill every touch kills again: a dead process does nothing more.
+    """
+
+    def __init__(self, at=0, error=None):
+        self.count = 0
+        self.at = at
+        self.error = error
+        self.dead = False
+
+    def point(self, name=""):
+        if self.dead:
+            raise Crash
+        self.count += 1
+        if self.count == self.at:
+            if self.error is not None:
+                raise self.error
+            self.dead = True
+            raise Crash
+
+    def around(self, port):
+        """Return `port` with a point before and after each of its calls."""
+        return _Port(port, self)
+
+
+class _Port:
+    def __init__(self, port, chaos):
+        self._port = port
+        self._chaos = chaos
+
+    def __getattr__(self, name):
+        method = getattr(self._port, name)
+
+        async def call(*args, **kwargs):
+            if name != "wait":
+                self._chaos.point(f"before {name}")
+            result = await method(*args, **kwargs)
+            # A transaction that was committed does not fail any more; but vmm may be killed then.
+            committed = isinstance(self._port, Store) and self._chaos.error is not None
+            if not committed and (name != "wait" or self._chaos.dead):
+                self._chaos.point(f"after {name}")
+            return result
+
+        return call
+
+
+class Host:
+    """What outlives vmm: the database and the world of the driver."""
+
+    def __init__(self, database):
+        self.database = database
+        self.world = vmm_driver.World()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def fresh(cls):
+        database = await Database.open(Path(":memory:"), rows.MIGRATIONS)
+        try:
+            yield cls(database)
+        finally:
+            await database.close()
+
+    async def live(self, plan, chaos=None):
+        """Run vmm from reconciliation through `plan(vmm)` to its end; return what `plan` did.
+
+        A kill by `chaos` ends it wherever it is, as does an error in its background: then this
+        returns Crash.
+        """
+        chaos = chaos or Chaos()
+        result = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                vmm = await Vmm.compose(self, chaos, tasks)
+                result = await plan(vmm)
+                chaos.dead = True
+                _end()
+        except* _End:
+            pass
+        except* (Crash, Unavailable):
+            result = Crash
+        return result
+
+
+class _End(Exception):
+    pass
+
+
+def _end():
+    raise _End
+
+
+class Vmm:
+    """vmm without its server. Methods are the calls of its API."""
+
+    @classmethod
+    async def compose(cls, host, chaos, tasks):
+        vmm = cls()
+        vmm.hub = Hub()
+        store = Store(host.database, vmm.hub)
+        for vm in await store.all():
+            vmm.hub.publish(vm)
+        vmm.store = chaos.around(store)
+        driver = chaos.around(vmm_driver.FakeDriver(host.world, chaos.point))
+        vmm.work = Work(tasks)
+        vmm.supervisor = Supervisor(vmm.store, driver, vmm.work)
+        await reconcile(vmm.store, driver, vmm.supervisor)
+        return vmm
+
+    async def create(self, name="hello", vm_id="", request_id="", **spec):
+        body = vmm_pb2.CreateVmRequest(name=name, vm_id=vm_id, request_id=request_id)
+        request = Request(request_id, "CreateVm", body)
+        return await self.supervisor.create(request, vm_id, name, vmm_guest.spec(**spec))
+
+    async def start(self, vm="hello", request_id="", budget=None):
+        body = vmm_pb2.StartVmRequest(vm=vm, request_id=request_id)
+        return await self.supervisor.start(Request(request_id, "StartVm", body), vm, budget)
+
+    async def stop(self, vm="hello", request_id="", grace=10):
+        body = vmm_pb2.StopVmRequest(vm=vm, request_id=request_id)
+        return await self.supervisor.stop(Request(request_id, "StopVm", body), vm, grace)
+
+    async def delete(self, vm="hello", request_id=""):
+        body = vmm_pb2.DeleteVmRequest(vm=vm, request_id=request_id)
+        await self.supervisor.delete(Request(request_id, "DeleteVm", body), vm)
+
+    async def until(self, vm_id, state):
+        """Return the VM once it is in `state`."""
+        async with asyncio.timeout(5), contextlib.aclosing(self.hub.watch()) as changes:
+            async for change in changes:
+                if getattr(change, "id", None) == vm_id and change.state is state:
+                    return change
+        raise AssertionError
+
+
+def check(vms, world):
+    """Assert that store and world agree in everything, and that nothing is left over."""
+    live = {vm.id: vm for vm in vms if vm.state in LIVE}
+    assert {vm_id: process.boot for vm_id, process in world.processes.items()} == {
+        vm_id: vm.boot for vm_id, vm in live.items()
+    }
+    assert all(process.booted for process in world.processes.values())
+    assert all(world.processes[vm_id].pid == vm.pid for vm_id, vm in live.items())
+    assert world.disks == {vm.id: vm.spec.disk_mib for vm in vms}
+    assert world.runs == set(live)
+    assert not world.ends
+    for vm in vms:
+        assert vm.goal is (Goal.RUN if vm.state in LIVE else Goal.STOP)
+        assert (vm.pid != 0) == (vm.state in LIVE)
+
+
+def unavailable():
+    """Return an error as of a systemd that does not answer."""
+    return Unavailable("SYSTEMD_UNREACHABLE", "systemd does not answer")

@@ -1,0 +1,133 @@
+"""The driver for Firecracker: directories, a process that hangs, and systemd failing."""
+
+import asyncio
+import stat
+
+import pytest
+import vmm_guest
+import vmm_units
+from vmm_guest import ID
+
+from nexus_rpc.errors import FailedPrecondition, Unavailable
+from nexus_vmm.microvm import FirecrackerDriver
+from nexus_vmm.places import API_SOCKET
+from nexus_vmm.vm import Exit
+
+
+class Setup:
+    def __init__(self, directory):
+        self.places = vmm_guest.places(directory)
+        self.assets = vmm_guest.guest_files(directory / "guest")
+        self.model = vmm_units.Model(vmm_units.machines(self.places.run_dir))
+        self.units = vmm_units.FakeUnits(self.model)
+        self.driver = FirecrackerDriver(self.units, self.places, self.assets)
+        self.vm = vmm_guest.vm()
+
+
+@pytest.fixture
+async def setup(short_path):
+    setup = Setup(short_path)
+    await setup.driver.create(ID, setup.vm.spec)
+    yield setup
+    setup.units.down = False
+    await setup.model.close()
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+async def test_the_run_directory_lets_others_reach_vsock_only(setup):
+    await setup.driver.start(setup.vm)
+    run = setup.places.run(ID)
+    assert (mode(run), mode(run / "vsock")) == (0o2771, 0o2770)
+    assert setup.places.vsock(ID).is_socket()
+    await setup.driver.stop(setup.vm, 5)
+    assert not run.exists()
+
+
+async def test_what_an_earlier_run_left_is_not_used(setup):
+    stale = setup.places.run(ID)
+    (stale / "vsock").mkdir(parents=True)
+    (stale / API_SOCKET).touch()
+    (stale / "vsock/agent.sock").touch()
+    await setup.driver.start(setup.vm)
+
+
+async def test_a_process_that_someone_else_started_is_replaced(setup):
+    setup.places.run(ID).mkdir()
+    await setup.model.start(ID)
+    stray = setup.model.describe(ID)
+    assert await setup.driver.adopt(ID) is None
+    boot = await setup.driver.start(setup.vm)
+    assert boot.boot != stray.invocation
+
+
+async def test_refusal_by_systemd_is_a_failed_boot(setup):
+    setup.units.refuses = "Permission denied"
+    with pytest.raises(FailedPrecondition, match="Permission denied") as caught:
+        await setup.driver.start(setup.vm)
+    assert caught.value.reason == "BOOT_FAILED"
+
+
+async def test_a_firecracker_that_hangs_is_bounded_by_the_caller(setup):
+    setup.model.launch = vmm_units.idle
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await setup.driver.start(setup.vm)
+    await setup.driver.kill(ID)
+    assert await setup.driver.inventory() == {ID}
+
+
+async def test_a_firecracker_that_ends_while_it_is_configured(setup):
+    launch = setup.model.launch
+
+    async def launch_fragile(vm_id):
+        machine = await launch(vm_id)
+
+        async def put(path, body):
+            machine.end(148)  # Firecracker's exit code for a bad system call
+            await asyncio.sleep(0)
+
+        machine._put = put
+        return machine
+
+    setup.model.launch = launch_fragile
+    with pytest.raises(FailedPrecondition) as caught:
+        await setup.driver.start(setup.vm)
+    assert caught.value.reason == "BOOT_FAILED"
+
+
+async def test_stop_kills_what_does_not_answer(setup):
+    await setup.driver.start(setup.vm)
+    setup.places.api(ID).unlink()
+    await setup.driver.stop(setup.vm, 60)
+    assert isinstance(await setup.driver.describe(ID), Exit)
+
+
+async def test_without_systemd_nothing_is_removed(setup):
+    await setup.driver.start(setup.vm)
+    setup.units.down = True
+    for call in (setup.driver.kill(ID), setup.driver.stop(setup.vm, 0), setup.driver.inventory()):
+        with pytest.raises(Unavailable):
+            await call
+    assert setup.places.vsock(ID).is_socket()
+
+
+@pytest.mark.parametrize(
+    ("unit", "cause", "words"),
+    [
+        ({"result": "success"}, "unknown", "no record"),
+        ({"exit_code": 1}, "shutdown", "shut down or rebooted"),
+        ({"exit_code": 1, "exit_status": 148}, "error", "exit code 148"),
+        ({"exit_code": 2, "exit_status": 11, "result": "signal"}, "signal", "SIGSEGV"),
+        ({"exit_code": 2, "exit_status": 99, "result": "signal"}, "signal", "signal 99"),
+        ({"exit_code": 2, "exit_status": 9, "result": "oom-kill"}, "oom", "out of memory"),
+    ],
+)
+async def test_ends_are_told_in_words(setup, unit, cause, words):
+    setup.model.units[ID] = vmm_units.Unit("failed", **unit)
+    end = await setup.driver.describe(ID)
+    assert end.cause == cause
+    assert words in end.reason
+    del setup.model.units[ID]

@@ -1,0 +1,208 @@
+"""The API over a real gRPC server in this process, with fakes behind the driver's port."""
+
+import asyncio
+import contextlib
+from importlib.metadata import version
+
+import grpc
+import pytest
+import vmm_driver
+import vmm_guest
+from vmm_guest import ID
+from vmm_life import Host
+
+from nexus.vmm.v1 import vmm_pb2 as pb
+from nexus.vmm.v1 import vmm_pb2_grpc
+from nexus_rpc.errors import from_rpc_error
+from nexus_rpc.interceptors import AroundCalls, errors
+from nexus_vmm.servicer import VmServicer
+from nexus_vmm.store import Store
+from nexus_vmm.supervisor import Supervisor
+from nexus_vmm.watch import LIMIT, Hub
+from nexus_vmm.work import Work
+
+
+@contextlib.asynccontextmanager
+async def serving(directory, host):
+    async with asyncio.TaskGroup() as tasks:
+        hub = Hub()
+        store = Store(host.database, hub)
+        supervisor = Supervisor(store, vmm_driver.FakeDriver(host.world), Work(tasks))
+        places = vmm_guest.places(directory)
+        assets = vmm_guest.guest_files(directory / "guest")
+        server = grpc.aio.server(interceptors=[AroundCalls(errors)])
+        vmm_pb2_grpc.add_VmServiceServicer_to_server(
+            VmServicer(store, hub, supervisor, assets, places), server
+        )
+        server.add_insecure_port(f"unix:{directory}/vmm.sock")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"unix:{directory}/vmm.sock") as channel:
+            stub = vmm_pb2_grpc.VmServiceStub(channel)
+            stub.places = places
+            stub.hub = hub
+            yield stub
+        await server.stop(None)
+        for vm_id in list(host.world.processes):
+            host.world.end(vm_id)
+
+
+@pytest.fixture
+async def host():
+    async with Host.fresh() as host:
+        yield host
+
+
+@pytest.fixture
+async def vmm(short_path, host):
+    async with serving(short_path, host) as stub:
+        yield stub
+
+
+async def refusal(call):
+    """Return the domain error that a call ends with."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (everything(call) if hasattr(call, "__aiter__") else call)
+    return from_rpc_error(caught.value)
+
+
+async def everything(call):
+    """Return all that a stream brings."""
+    return [answer async for answer in call]
+
+
+async def test_the_life_of_a_vm(vmm):
+    spec = pb.VmSpec(
+        network=pb.NetworkInterface(
+            tap="tap0", mac="02:fc:00:00:00:01", ipv4="172.16.0.2/12", gateway="172.16.0.1"
+        )
+    )
+    created = (await vmm.CreateVm(pb.CreateVmRequest(name="hello", spec=spec))).vm
+    assert (created.name, created.state, len(created.id)) == ("hello", pb.VM_STATE_CREATED, 13)
+    assert (created.spec.vcpu_count, created.spec.image) == (1, "debian")
+    assert created.spec.network == spec.network
+    assert created.vsock_path == ""
+    running = (await vmm.StartVm(pb.StartVmRequest(vm="hello"))).vm
+    assert (running.state, running.pid > 0, running.cid) == (pb.VM_STATE_RUNNING, True, 3)
+    assert running.vsock_path == str(vmm.places.vsock(created.id))
+    report = pb.ReportGuestRequest(vm="hello", boot=running.boot, event=pb.GUEST_EVENT_HELLO)
+    assert (await vmm.ReportGuest(report)).vm.state == pb.VM_STATE_ONLINE
+    stopped = (await vmm.StopVm(pb.StopVmRequest(vm=created.id))).vm
+    assert (stopped.state, stopped.pid, stopped.vsock_path) == (pb.VM_STATE_STOPPED, 0, "")
+    told = (await vmm.GetVm(pb.GetVmRequest(vm="hello"))).vm
+    assert [step.to for step in told.history] == [
+        pb.VM_STATE_RUNNING,
+        pb.VM_STATE_ONLINE,
+        pb.VM_STATE_STOPPED,
+    ]
+    assert getattr(told.history[0], "from") == pb.VM_STATE_CREATED
+    assert told.history[2].time == told.state_time
+    await vmm.DeleteVm(pb.DeleteVmRequest(vm="hello"))
+    error = await refusal(vmm.GetVm(pb.GetVmRequest(vm="hello")))
+    assert (error.reason, error.metadata) == ("VM_NOT_FOUND", {"vm": "hello"})
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.CreateVmRequest(), "name"),
+        (pb.CreateVmRequest(name="Hello"), "name"),
+        (pb.CreateVmRequest(name=ID), "name"),
+        (pb.CreateVmRequest(name="a", vm_id="short"), "vm_id"),
+        (pb.CreateVmRequest(name="a", request_id="x" * 65), "request_id"),
+        (pb.CreateVmRequest(name="a", spec=pb.VmSpec(vcpu_count=33)), "spec.vcpu_count"),
+        (pb.CreateVmRequest(name="a", spec=pb.VmSpec(image="../x")), "spec.image"),
+        (pb.StartVmRequest(), "vm"),
+        (pb.StopVmRequest(vm="a", grace_seconds=301), "grace_seconds"),
+        (pb.DeleteVmRequest(vm="a b"), "vm"),
+        (pb.GetVmRequest(vm="../a"), "vm"),
+        (pb.GetConsoleLogRequest(vm=""), "vm"),
+        (pb.ListVmsRequest(page_size=-1), "page_size"),
+        (pb.ListVmsRequest(page_token="!"), "page_token"),
+        (pb.ListVmsRequest(page_token="YQ=="), "page_token"),
+        (pb.ReportGuestRequest(vm="a"), "event"),
+        (pb.ReportGuestRequest(vm="a", event=99), "event"),
+        (pb.ReportGuestRequest(vm="a", event=1, reason="x" * 513), "reason"),
+    ],
+)
+async def test_bad_fields_are_named_and_change_nothing(vmm, host, request_, field):
+    method = getattr(vmm, type(request_).__name__.removesuffix("Request"))
+    error = await refusal(method(request_))
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    assert error.metadata == {"field": field}
+    assert vmm.hub.present() == []
+    assert not host.world.disks
+
+
+async def test_refusals_have_their_status(vmm):
+    await vmm.CreateVm(pb.CreateVmRequest(name="hello"))
+    error = await refusal(vmm.CreateVm(pb.CreateVmRequest(name="hello")))
+    assert (error.code, error.reason) == (grpc.StatusCode.ALREADY_EXISTS, "NAME_TAKEN")
+    error = await refusal(vmm.StopVm(pb.StopVmRequest(vm="hello")))
+    assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "VM_STATE")
+    image = pb.CreateVmRequest(name="other", spec=pb.VmSpec(image="none"))
+    error = await refusal(vmm.CreateVm(image))
+    assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "IMAGE_NOT_FOUND")
+
+
+async def test_pages(vmm):
+    names = ["c", "a", "b"]
+    for name in names:
+        await vmm.CreateVm(pb.CreateVmRequest(name=name))
+    first = await vmm.ListVms(pb.ListVmsRequest(page_size=2))
+    assert [vm.name for vm in first.vms] == names[:2]
+    token = first.next_page_token
+    rest = await vmm.ListVms(pb.ListVmsRequest(page_size=2, page_token=token))
+    assert ([vm.name for vm in rest.vms], rest.next_page_token) == (names[2:], "")
+    everything = await vmm.ListVms(pb.ListVmsRequest(page_size=3))
+    assert (len(everything.vms), everything.next_page_token) == (3, "")
+
+
+async def test_watch_tells_present_and_changes(vmm):
+    await vmm.CreateVm(pb.CreateVmRequest(name="hello"))
+    call = vmm.WatchVms(pb.WatchVmsRequest())
+    assert (await call.read()).vm.name == "hello"
+    assert (await call.read()).synced
+    await vmm.StartVm(pb.StartVmRequest(vm="hello"))
+    assert (await call.read()).vm.state == pb.VM_STATE_RUNNING
+    stopped = (await vmm.StopVm(pb.StopVmRequest(vm="hello"))).vm
+    assert (await call.read()).vm.state == pb.VM_STATE_STOPPED
+    await vmm.DeleteVm(pb.DeleteVmRequest(vm="hello"))
+    assert (await call.read()).deleted_vm_id == stopped.id
+    call.cancel()
+
+
+async def test_a_watcher_that_lags_is_told(vmm):
+    call = vmm.WatchVms(pb.WatchVmsRequest())
+    assert (await anext(aiter(call))).synced
+    for number in range(LIMIT + 1):
+        vmm.hub.publish(vmm_guest.vm(reason=str(number)))
+    error = await refusal(call)
+    assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCH_LAGGED")
+
+
+@pytest.mark.parametrize(("tail", "size"), [(0, 200_000), (70_000, 70_000)])
+async def test_the_console_is_streamed_in_pieces(vmm, tail, size):
+    vm = (await vmm.CreateVm(pb.CreateVmRequest(name="hello"))).vm
+    text = bytes(range(250)) * 800
+    vmm.places.console(vm.id).mkdir(parents=True)
+    (vmm.places.console(vm.id) / "log").write_bytes(text)
+    request = pb.GetConsoleLogRequest(vm="hello", tail_bytes=tail)
+    pieces = [answer.data for answer in await everything(vmm.GetConsoleLog(request))]
+    assert b"".join(pieces) == text[-size:]
+    assert max(map(len, pieces)) == 64 * 1024
+
+
+async def test_a_vm_that_never_ran_has_an_empty_console(vmm):
+    await vmm.CreateVm(pb.CreateVmRequest(name="hello"))
+    assert await everything(vmm.GetConsoleLog(pb.GetConsoleLogRequest(vm="hello"))) == []
+    error = await refusal(vmm.GetConsoleLog(pb.GetConsoleLogRequest(vm="nobody")))
+    assert error.reason == "VM_NOT_FOUND"
+
+
+async def test_info(vmm):
+    info = await vmm.GetInfo(pb.GetInfoRequest())
+    assert (info.version, info.firecracker_version) == (version("nexus-vmm"), "")
+    assert (list(info.images), list(info.kernels)) == (["debian"], ["default"])
+    await vmm.CreateVm(pb.CreateVmRequest(name="hello"))
+    await vmm.StartVm(pb.StartVmRequest(vm="hello"))
+    assert (await vmm.GetInfo(pb.GetInfoRequest())).firecracker_version == "1.12.1"

@@ -1,0 +1,81 @@
+"""Checking specs: defaults, both ends of each range, and every bad field by name."""
+
+import pytest
+from vmm_guest import NETWORK
+
+from nexus.vmm.v1 import vmm_pb2
+from nexus_rpc.errors import InvalidArgument
+from nexus_vmm.spec import NUMBERS, check_spec
+
+GOOD = {
+    "tap": "tap0",
+    "mac": "02:fc:00:00:00:01",
+    "ipv4": "172.16.0.2/12",
+    "gateway": "172.16.0.1",
+    "dns": ["1.1.1.1"],
+}
+
+
+def network(**changes):
+    return vmm_pb2.VmSpec(network=vmm_pb2.NetworkInterface(**GOOD | changes))
+
+
+def test_defaults_are_those_of_the_proto():
+    spec = check_spec(vmm_pb2.VmSpec())
+    assert (spec.vcpu_count, spec.memory_mib, spec.disk_mib) == (1, 128, 2048)
+    assert (spec.image, spec.kernel) == ("debian", "default")
+    assert (spec.network, spec.balloon) == (None, False)
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+def test_both_ends_of_a_range(field):
+    _, least, most = NUMBERS[field]
+    for value in (least, most):
+        assert getattr(check_spec(vmm_pb2.VmSpec(**{field: value})), field) == value
+    outside = [most + 1, 2**32 - 1] + ([least - 1] if least > 1 else [])
+    for value in outside:
+        with pytest.raises(InvalidArgument, match=f"spec.{field} is {value}: {least} to {most}"):
+            check_spec(vmm_pb2.VmSpec(**{field: value}))
+
+
+@pytest.mark.parametrize("field", ["image", "kernel"])
+@pytest.mark.parametrize(
+    "name", ["..", "../x", "a/b", "/etc", ".hidden", "A", "a" * 64, "a\0", "ä"]
+)
+def test_names_of_assets_lead_nowhere_else(field, name):
+    with pytest.raises(InvalidArgument) as caught:
+        check_spec(vmm_pb2.VmSpec(**{field: name}))
+    assert caught.value.metadata == {"field": f"spec.{field}"}
+
+
+def test_a_network_is_taken_as_it_is():
+    assert check_spec(network()).network == NETWORK
+    assert check_spec(network(mac="02:FC:00:00:00:01")).network == NETWORK
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tap", ""),
+        ("tap", "a" * 16),
+        ("tap", "../tap"),
+        ("mac", "02:fc:00:00:00"),
+        ("mac", "03:fc:00:00:00:01"),
+        ("mac", "02-fc-00-00-00-01"),
+        ("ipv4", "172.16.0.2"),
+        ("ipv4", "172.16.0.2/33"),
+        ("ipv4", "172.16.0.0/12"),
+        ("ipv4", "172.31.255.255/12"),
+        ("ipv4", "fd00::1/64"),
+        ("gateway", ""),
+        ("gateway", "10.0.0.1"),
+        ("gateway", "172.16.0.2"),
+        ("dns", ["one"]),
+        ("dns", ["1.1.1.1"] * 6),
+    ],
+)
+def test_a_bad_network_field_is_named(field, value):
+    with pytest.raises(InvalidArgument) as caught:
+        check_spec(network(**{field: value}))
+    assert caught.value.reason == "INVALID_FIELD"
+    assert caught.value.metadata == {"field": f"spec.network.{field}"}

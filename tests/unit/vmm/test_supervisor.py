@@ -1,0 +1,349 @@
+"""The operations: what they do, what they refuse before they touch anything, and repeats."""
+
+import asyncio
+
+import pytest
+from vmm_guest import ID
+from vmm_life import Host, check
+
+from nexus_rpc.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+)
+from nexus_vmm.states import Event, State
+from nexus_vmm.vm import Exit
+
+
+@pytest.fixture
+async def host():
+    async with Host.fresh() as host:
+        yield host
+
+
+def living(plan):
+    """Make a test of `plan(vmm, world)`: one life of vmm, checked at its end."""
+
+    async def test(host):
+        async def life(vmm):
+            await plan(vmm, host.world)
+            check(vmm.hub.present(), host.world)
+            assert vmm.hub.present() == await vmm.store.all()
+
+        await host.live(life)
+
+    return test
+
+
+@living
+async def test_the_life_of_a_vm(vmm, world):
+    created = await vmm.create()
+    assert (created.state, created.cid, created.boot, created.pid) == (State.CREATED, 3, "", 0)
+    running = await vmm.start()
+    assert running.state is State.RUNNING
+    assert (running.boot, running.pid) == (
+        world.processes[created.id].boot,
+        world.processes[created.id].pid,
+    )
+    stopped = await vmm.stop()
+    assert (stopped.state, stopped.boot) == (State.STOPPED, running.boot)
+    again = await vmm.start(created.id)
+    assert again.boot != running.boot
+    await vmm.stop(grace=0)
+    await vmm.delete()
+    assert vmm.hub.present() == []
+
+
+@living
+async def test_history_is_told_in_order(vmm, world):
+    vm = await vmm.create()
+    await vmm.start()
+    await vmm.stop()
+    steps = [(step.old, step.new) for step in await vmm.store.history(vm)]
+    assert steps == [(State.CREATED, State.RUNNING), (State.RUNNING, State.STOPPED)]
+
+
+@living
+async def test_history_keeps_the_last_twenty(vmm, world):
+    vm = await vmm.create()
+    for _ in range(15):
+        await vmm.start()
+        last = await vmm.stop()
+    history = await vmm.store.history(vm)
+    assert len(history) == 20
+    assert history[-1].time == last.changed
+
+
+@living
+async def test_each_vm_has_its_own_cid(vmm, world):
+    cids = [(await vmm.create(name)).cid for name in ("a", "b", "c")]
+    assert cids == [3, 4, 5]
+
+
+@living
+async def test_start_of_a_live_vm_touches_nothing(vmm, world):
+    vm = await vmm.create()
+    await vmm.start()
+    process = world.processes[vm.id]
+    with pytest.raises(FailedPrecondition, match="is running: no start") as caught:
+        await vmm.start()
+    assert caught.value.reason == "VM_STATE"
+    assert world.processes[vm.id] is process
+
+
+@living
+async def test_delete_of_a_live_vm_touches_nothing(vmm, world):
+    await vmm.create()
+    await vmm.start()
+    with pytest.raises(FailedPrecondition, match="stop it first"):
+        await vmm.delete()
+
+
+@living
+async def test_stop_of_what_does_not_run_is_refused(vmm, world):
+    await vmm.create()
+    with pytest.raises(FailedPrecondition, match="is created: no stop"):
+        await vmm.stop()
+
+
+@living
+async def test_unknown_vms_are_not_found(vmm, world):
+    for call in (vmm.start, vmm.stop, vmm.delete):
+        for request_id in ("", "once"):
+            with pytest.raises(NotFound, match="no VM 'nobody'") as caught:
+                await call("nobody", request_id)
+            assert caught.value.reason == "VM_NOT_FOUND"
+
+
+@living
+async def test_a_taken_name_makes_no_disk(vmm, world):
+    await vmm.create()
+    for request_id in ("", "once", "once"):
+        with pytest.raises(AlreadyExists) as caught:
+            await vmm.create(vm_id=ID, request_id=request_id)
+        assert caught.value.reason == "NAME_TAKEN"
+
+
+@living
+async def test_create_is_idempotent_by_id(vmm, world):
+    vm = await vmm.create(vm_id=ID)
+    assert await vmm.create(vm_id=ID) == vm
+    for changes in ({"name": "other"}, {"memory_mib": 256}):
+        with pytest.raises(AlreadyExists) as caught:
+            await vmm.create(**{"vm_id": ID} | changes)
+        assert caught.value.reason == "VM_ID_TAKEN"
+
+
+@living
+async def test_concurrent_repeats_create_one_vm(vmm, world):
+    made = await asyncio.gather(*(vmm.create(request_id="once") for _ in range(5)))
+    assert len({vm.id for vm in made}) == 1
+
+
+@living
+async def test_concurrent_creates_of_one_name_make_one_vm(vmm, world):
+    made = await asyncio.gather(*(vmm.create() for _ in range(5)), return_exceptions=True)
+    assert sorted(getattr(result, "reason", "") for result in made) == [""] + ["NAME_TAKEN"] * 4
+
+
+@living
+async def test_a_repeat_of_each_call_reports_and_does_nothing(vmm, world):
+    created = await vmm.create(request_id="create")
+    assert await vmm.create(request_id="create") == created
+    started = await vmm.start(request_id="start")
+    assert await vmm.start(request_id="start") == started
+    stopped = await vmm.stop(request_id="stop")
+    assert await vmm.stop(request_id="stop") == stopped
+    await vmm.delete(request_id="delete")
+    await vmm.delete(request_id="delete")
+    with pytest.raises(NotFound):
+        await vmm.create(request_id="create")
+    with pytest.raises(NotFound):
+        await vmm.start(request_id="start")
+
+
+@living
+async def test_a_repeated_delete_spares_the_next_vm_of_the_name(vmm, world):
+    await vmm.create()
+    await vmm.delete(request_id="delete")
+    heir = await vmm.create()
+    await vmm.delete(request_id="delete")
+    assert vmm.hub.present() == [heir]
+
+
+@living
+async def test_a_request_id_is_for_one_body(vmm, world):
+    await vmm.create(request_id="once")
+    for call in (vmm.create("other", request_id="once"), vmm.start(request_id="once")):
+        with pytest.raises(AlreadyExists) as caught:
+            await call
+        assert caught.value.reason == "REQUEST_ID_REUSED"
+
+
+@living
+async def test_a_failed_start_can_be_tried_again(vmm, world):
+    vm = await vmm.create()
+    world.fault = "Invalid Elf magic number"
+    with pytest.raises(FailedPrecondition, match="Invalid Elf magic number"):
+        await vmm.start(request_id="once")
+    failed = await vmm.store.find(vm.id)
+    assert (failed.state, failed.reason) == (State.FAILED, "Invalid Elf magic number")
+    check([failed], world)
+    world.fault = ""
+    assert (await vmm.start(request_id="once")).state is State.RUNNING
+
+
+@living
+async def test_a_lost_image_fails_the_start(vmm, world):
+    vm = await vmm.create()
+    world.images.clear()
+    with pytest.raises(NotFound, match="no image 'debian'"):
+        await vmm.start()
+    assert (await vmm.store.find(vm.id)).state is State.FAILED
+    with pytest.raises(NotFound):
+        await vmm.create("other")
+
+
+@living
+async def test_the_deadline_bounds_a_start(vmm, world):
+    vm = await vmm.create()
+    with pytest.raises(DeadlineExceeded, match="did not boot within"):
+        await vmm.start(budget=1e-9)
+    assert (await vmm.store.find(vm.id)).state is State.FAILED
+
+
+@living
+async def test_a_caller_that_hangs_up_does_not_stop_a_start(vmm, world):
+    vm = await vmm.create()
+    calling = asyncio.create_task(vmm.start(request_id="once"))
+    await asyncio.sleep(0)
+    calling.cancel()
+    await asyncio.wait({calling})
+    await vmm.until(vm.id, State.RUNNING)
+    assert (await vmm.start(request_id="once")).state is State.RUNNING
+
+
+@living
+async def test_an_end_of_its_own_is_a_crash(vmm, world):
+    vm = await vmm.create()
+    running = await vmm.start()
+    world.end(vm.id, Exit("error", "exit code 5"))
+    crashed = await vmm.until(vm.id, State.CRASHED)
+    assert (crashed.reason, crashed.pid, crashed.boot) == ("exit code 5", 0, running.boot)
+    async with vmm.work.lock(vm.id):
+        pass  # it clears up before it lets go
+    assert (await vmm.start()).state is State.RUNNING
+
+
+@living
+async def test_a_stop_that_is_asked_for_is_no_crash(vmm, world):
+    vm = await vmm.create()
+    await vmm.start()
+    watch = vmm.hub.watch()
+    await asyncio.gather(vmm.stop(), anext(watch))
+    await vmm.start()
+    await vmm.stop(grace=0)
+    states = {step.new for step in await vmm.store.history(vm)}
+    assert states == {State.RUNNING, State.STOPPED}
+    await watch.aclose()
+
+
+@living
+async def test_a_process_that_ends_at_once_is_seen(vmm, world):
+    vm = await vmm.create()
+    async with vmm.work.lock(vm.id):
+        starting = asyncio.create_task(vmm.start())
+    await vmm.until(vm.id, State.RUNNING)
+    world.end(vm.id)
+    await starting
+    await vmm.until(vm.id, State.CRASHED)
+    async with vmm.work.lock(vm.id):
+        pass
+
+
+@living
+async def test_operations_on_one_vm_come_one_after_the_other(vmm, world):
+    await vmm.create()
+    results = await asyncio.gather(
+        *(vmm.start() for _ in range(4)), *(vmm.stop() for _ in range(4)), return_exceptions=True
+    )
+    refused = [result for result in results if isinstance(result, FailedPrecondition)]
+    assert len(refused) == 6
+
+
+REPORTS = {
+    State.RUNNING: [],
+    State.ONLINE: [Event.HELLO],
+    State.PROVISIONING: [Event.HELLO, Event.PROVISIONING],
+    State.READY: [Event.HELLO, Event.PROVISIONING, Event.READY],
+    State.UNREACHABLE: [Event.LOST],
+}
+
+
+@pytest.mark.parametrize("state", REPORTS)
+async def test_a_vm_is_stopped_or_crashes_from_each_live_state(host, state):
+    async def life(vmm):
+        vm = await vmm.create()
+        for end in (vmm.stop, None):
+            running = await vmm.start()
+            for event in REPORTS[state]:
+                await vmm.supervisor.report("hello", running.boot, event, "")
+            assert (await vmm.store.find(vm.id)).state is state
+            for call in (vmm.start, vmm.delete):
+                with pytest.raises(FailedPrecondition):
+                    await call()
+            if end:
+                assert (await end()).state is State.STOPPED
+            else:
+                host.world.end(vm.id)
+                await vmm.until(vm.id, State.CRASHED)
+
+    await host.live(life)
+
+
+@living
+async def test_reports_are_checked(vmm, world):
+    await vmm.create()
+    with pytest.raises(FailedPrecondition) as caught:
+        await vmm.supervisor.report("hello", "", Event.HELLO, "")
+    assert caught.value.reason == "VM_STATE"
+    boot = (await vmm.start()).boot
+    with pytest.raises(FailedPrecondition) as caught:
+        await vmm.supervisor.report("hello", "an earlier boot", Event.HELLO, "")
+    assert caught.value.reason == "STALE_BOOT"
+    with pytest.raises(NotFound):
+        await vmm.supervisor.report("nobody", boot, Event.HELLO, "")
+    first = await vmm.supervisor.report("hello", boot, Event.HELLO, "said hello")
+    assert (first.state, first.reason) == (State.ONLINE, "said hello")
+    assert await vmm.supervisor.report("hello", boot, Event.HELLO, "again") == first
+
+
+@living
+async def test_a_report_does_not_wait_for_an_operation(vmm, world):
+    vm = await vmm.create()
+    boot = (await vmm.start()).boot
+    async with vmm.work.lock(vm.id):
+        async with asyncio.timeout(5):
+            await vmm.supervisor.report("hello", boot, Event.LOST, "")
+
+
+async def test_the_version_of_firecracker_is_remembered(host):
+    async def life(vmm):
+        assert await vmm.store.firecracker_version() == ""
+        await vmm.create()
+        await vmm.start()
+
+    await host.live(life)
+
+    async def next_life(vmm):
+        return await vmm.store.firecracker_version()
+
+    assert await host.live(next_life) == "1.12.1"
+
+
+@living
+async def test_pages_go_by_creation(vmm, world):
+    made = [await vmm.create(name) for name in ("c", "a", "b")]
+    assert await vmm.store.page(0, 2) == made[:2]
+    assert await vmm.store.page(made[1].seq, 2) == made[2:]
