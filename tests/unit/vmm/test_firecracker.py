@@ -1,6 +1,7 @@
 """Firecracker's API: what is sent, and answers that no sane Firecracker gives."""
 
 import asyncio
+import contextlib
 import json
 from contextlib import closing
 
@@ -49,19 +50,23 @@ def test_balloon_and_network_are_left_out_unless_asked_for(tmp_path):
     assert not paths & {"/balloon", "/network-interfaces/eth0"}
 
 
-async def answering(path, answer, *, hang_up=True):
-    """Serve one that answers every request with the same bytes."""
+@contextlib.asynccontextmanager
+async def answering(path, answer):
+    """Serve one that answers a request with `answer`, whatever it is, and hangs up."""
+    done = asyncio.Event()
 
     async def connected(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
+        await reader.readline()
         writer.write(answer)
-        if hang_up:
-            writer.close()
-        else:
-            await reader.read()
-            writer.close()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        done.set()
 
-    return await asyncio.start_unix_server(connected, path)
+    server = await asyncio.start_unix_server(connected, path)
+    yield
+    await asyncio.wait_for(done.wait(), 5)
+    server.close()
 
 
 @pytest.mark.parametrize(
@@ -83,13 +88,10 @@ async def answering(path, answer, *, hang_up=True):
     ],
 )
 async def test_no_answer_is_an_error_and_takes_no_memory(short_path, answer):
-    server = await answering(short_path / "api.sock", answer)
-    with (
-        closing(await dial(short_path / "api.sock")) as api,
-        pytest.raises(ApiError, match="GET /"),
-    ):
-        await asyncio.wait_for(api.get("/"), 5)
-    server.close()
+    path = short_path / "api.sock"
+    async with answering(path, answer):
+        with closing(await dial(path)) as api, pytest.raises(ApiError, match="GET /"):
+            await asyncio.wait_for(api.get("/"), 5)
 
 
 @pytest.mark.parametrize(
@@ -99,20 +101,19 @@ async def test_no_answer_is_an_error_and_takes_no_memory(short_path, answer):
 async def test_a_fault_keeps_its_words(short_path, body, text):
     payload = json.dumps(body).encode()
     head = f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(payload)}\r\n\r\n".encode()
-    server = await answering(short_path / "api.sock", head + payload)
-    with closing(await dial(short_path / "api.sock")) as api, pytest.raises(Fault, match=text):
-        await api.act("InstanceStart")
-    server.close()
+    path = short_path / "api.sock"
+    async with answering(path, head + payload):
+        with closing(await dial(path)) as api, pytest.raises(Fault, match=text):
+            await api.act("InstanceStart")
 
 
 async def test_a_new_socket_is_awaited(short_path):
     path = short_path / "api.sock"
     dialling = asyncio.create_task(dial_new(path))
     await asyncio.sleep(0)
-    server = await answering(path, b"")
-    with closing(await asyncio.wait_for(dialling, 5)):
-        pass
-    server.close()
+    async with answering(path, b""):
+        with closing(await asyncio.wait_for(dialling, 5)):
+            pass
 
 
 async def test_nothing_there_is_an_error_at_once(short_path):
