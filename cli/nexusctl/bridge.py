@@ -14,8 +14,8 @@ import grpc
 
 from nexus.gateway.v1 import gateway_pb2
 from nexus_rpc.errors import Unavailable
-from nexusctl.ending import Ending
 from nexusctl.services import SESSION
+from nexusctl.writing import finish, write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -127,13 +127,13 @@ async def bridge(gateway: Gateway, vm: str, source: Input, sink: Output) -> None
     Raises NexusError when the service refuses, ends or loses the session.
     """
     call = gateway.stub.ConnectMcp(timeout=SESSION, metadata=gateway.metadata)
-    ending = Ending(call)
     pending = Pending()
     reader = asyncio.create_task(_to_client(call, sink, pending))
     writer = asyncio.create_task(_to_guest(call, vm, source, sink, pending))
     try:
         await asyncio.wait([reader, writer], return_when=asyncio.FIRST_COMPLETED)
         if writer.done() and await writer:
+            await finish(call)
             await asyncio.wait([reader], timeout=_GOODBYE_SECONDS)
             if reader.done():
                 await reader  # a session that was refused is no success
@@ -141,7 +141,6 @@ async def bridge(gateway: Gateway, vm: str, source: Input, sink: Output) -> None
         await reader
         raise Unavailable("CONNECTION_LOST", "gateway ended the MCP session", service=gateway.name)
     except grpc.aio.AioRpcError as error:
-        error = await ending.instead_of(error)
         raise await gateway.error(error, f"within {SESSION:g} s") from error
     finally:
         call.cancel()
@@ -160,17 +159,18 @@ async def _to_client(call: _Call, sink: Output, pending: Pending) -> None:
 
 
 async def _to_guest(call: _Call, vm: str, source: Input, sink: Output, pending: Pending) -> bool:
-    """Send what comes until the end of it. Returns False when the call ended before that."""
-    try:
-        await call.write(gateway_pb2.ConnectMcpRequest(vm=vm))
-        async for line in lines(source):
-            if line is None:
-                await sink.write(_TOO_LONG)
-                continue
-            pending.sent(line)
-            await call.write(gateway_pb2.ConnectMcpRequest(message=line))
-        await pending.none()
-        await call.done_writing()
-    except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
-        return False  # why it ended is the reader's to hear
+    """Send what comes until all of it is answered. Returns False when the call ended before that.
+
+    Why it ended is the reader's to hear.
+    """
+    if not await write(call, gateway_pb2.ConnectMcpRequest(vm=vm)):
+        return False
+    async for line in lines(source):
+        if line is None:
+            await sink.write(_TOO_LONG)
+            continue
+        pending.sent(line)
+        if not await write(call, gateway_pb2.ConnectMcpRequest(message=line)):
+            return False
+    await pending.none()
     return True

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import grpc
 
 from nexus.gateway.v1 import gateway_pb2
-from nexusctl.ending import Ending
 from nexusctl.failure import USAGE, Failure
 from nexusctl.progress import Progress, progress
 from nexusctl.services import LONG
 from nexusctl.settled import settled
 from nexusctl.stdio import Input, Output
+from nexusctl.writing import finish, write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from nexusctl.services import Services
 
-    Write = Callable[[bytes], Awaitable[object]]
+    Store = Callable[[bytes], Awaitable[object]]
 
 _CHUNK = 256 * 1024
 _REMOTE = re.compile(r"([a-z0-9][a-z0-9-]{0,62}):(.*)", re.DOTALL)
@@ -130,18 +130,15 @@ async def _send(
 ) -> None:
     gateway = services.gateway
     call = gateway.stub.WriteFile(timeout=LONG, metadata=gateway.metadata)
-    ending = Ending(call)
     try:
-        try:
-            await call.write(gateway_pb2.WriteFileRequest(target=target))
+        if await write(call, gateway_pb2.WriteFileRequest(target=target)):
             async for chunk in chunks:
-                await call.write(gateway_pb2.WriteFileRequest(data=chunk))
-            await call.done_writing()
-        except asyncio.InvalidStateError:
-            pass  # the gateway has ended the call; its status follows
+                if not await write(call, gateway_pb2.WriteFileRequest(data=chunk)):
+                    break
+        await finish(call)
         await call
     except grpc.aio.AioRpcError as error:
-        raise await gateway.error(await ending.instead_of(error), f"within {LONG:g} s") from error
+        raise await gateway.error(error, f"within {LONG:g} s") from error
     finally:
         call.cancel()  # before the end, this leaves the guest's old file
 
@@ -182,21 +179,21 @@ async def _replace(path: Path, info: gateway_pb2.FileInfo, data: AsyncIterator[b
         descriptor = await settled(asyncio.to_thread(os.open, part, flags, 0o600))
         file = stack.enter_context(os.fdopen(descriptor, "wb", buffering=0))
 
-        async def write(chunk: bytes) -> None:
+        async def store(chunk: bytes) -> None:
             view = memoryview(chunk)
             while view:
                 view = view[await asyncio.to_thread(os.write, descriptor, view) :]
 
-        await _receive(data, write, info.size)
+        await _receive(data, store, info.size)
         os.fchmod(file.fileno(), info.mode & _PERMISSIONS)
         await asyncio.to_thread(os.fsync, descriptor)
         part.replace(path)
 
 
-async def _receive(data: AsyncIterator[bytes], write: Write, size: int) -> None:
+async def _receive(data: AsyncIterator[bytes], store: Store, size: int) -> None:
     done = 0
     async for chunk in data:
-        await write(chunk)
+        await store(chunk)
         done += len(chunk)
     if done < size:
         raise Failure(
