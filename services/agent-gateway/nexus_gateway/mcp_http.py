@@ -43,7 +43,8 @@ _PATH = re.compile(r"/vms/([^/]+)/mcp")
 # Any port: the endpoint may be reached through a forwarded one. A page of another site has
 # another name here, whatever its name resolves to (DNS rebinding).
 _LOCAL = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?")
-_STOP_SECONDS = 3
+_STOP_SECONDS = 1
+"""Beside the seconds that calls of gRPC get first."""
 
 
 def read_token(path: Path) -> bytes:
@@ -176,7 +177,7 @@ def listening(listen: str) -> Iterator[socket.socket]:
 async def serve(
     listener: socket.socket, settings: McpSettings, token: bytes, vms: Vms, streams: Streams
 ) -> None:
-    """Serve the endpoint until cancelled; then requests under way get 3 s to end."""
+    """Serve the endpoint until cancelled; then requests under way get 1 s to end."""
     manager = StreamableHTTPSessionManager(
         make_server(vms, streams, _vm_of),
         max_request_body_size=MAX_MESSAGE,

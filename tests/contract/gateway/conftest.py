@@ -43,7 +43,7 @@ def token():
 @pytest.fixture
 async def gateway(tmp_path):
     (tmp_path / "token").write_text(f"{TOKEN}\n")
-    mcp = McpSettings(listen=f"127.0.0.1:{free_port()}", token=tmp_path / "token")
+    mcp = McpSettings(listen=f"127.0.0.1:{free_port()}", token=tmp_path / "token", max_sessions=8)
     settings = Settings(vmm=f"unix:{tmp_path}/vmm.sock", mcp=mcp)
     fake = FakeVmm()
     gateway = Gateway(tmp_path, fake, f"http://{mcp.listen}")

@@ -358,6 +358,18 @@ async def test_a_session_of_one_vm_is_no_use_with_another(gateway, token):
     assert answer.status_code == 404
 
 
+async def test_sessions_are_bounded_and_make_room_again(gateway, token):
+    opened = [await post(gateway, initialize(), token=token) for _ in range(9)]
+    assert [answer.status_code for answer in opened] == [200] * 8 + [503]
+    headers = {
+        "authorization": f"Bearer {token}",
+        "mcp-session-id": opened[0].headers["mcp-session-id"],
+    }
+    async with httpx2.AsyncClient(headers=headers) as http:
+        assert (await http.delete(f"{gateway.url}/vms/hello/mcp")).status_code == 200
+    assert (await post(gateway, initialize(), token=token)).status_code == 200
+
+
 async def test_another_path(gateway, token):
     async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}) as http:
         for path in ("/", "/vms/hello/mcp/", "/vms/hello", "/vms//mcp"):
