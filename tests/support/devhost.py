@@ -3,9 +3,11 @@
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +65,18 @@ class DevHost:
         command = self.nexusctl_command("vm", "exec", vm, "--", *argv)
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
+    @contextmanager
+    def mcp_forwarded(self, port=7710):
+        """Offer the dev host's MCP endpoint at a port of this machine's loopback."""
+        script = ROOT / "deploy/devhost/devhost.py"
+        forward = subprocess.Popen(["/usr/bin/python3", str(script), "forward", str(port)])
+        try:
+            self.until("the forward listens", lambda: _listens(port))
+            yield port
+        finally:
+            forward.terminate()
+            forward.wait()
+
     def until(self, what, condition, seconds=60):
         """Wait for `condition()` to be true and return what it gave; fail after `seconds`."""
         deadline = time.monotonic() + seconds
@@ -76,7 +90,7 @@ class DevHost:
 
     def _exec(self, command):
         script = ROOT / "deploy/devhost/devhost.py"
-        return ["/usr/bin/python3", str(script), "exec", "bash", "-c", shlex.quote(command)]
+        return ["/usr/bin/python3", str(script), "exec", "bash", "-c", command]
 
     def _finished(self, argv, check, stdin, timeout):
         done = subprocess.run(
@@ -93,3 +107,8 @@ class DevHost:
                 f"{done.stdout.decode(errors='replace')}\n{done.stderr.decode(errors='replace')}"
             )
         return done
+
+
+def _listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

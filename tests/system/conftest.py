@@ -83,10 +83,10 @@ def main_pid(devhost):
     return pid
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mcp_endpoint(devhost):
     """The MCP endpoint of the dev host's loopback, at this machine's; and its token."""
-    with devhost.forward(7710) as port:
+    with devhost.mcp_forwarded() as port:
         yield f"http://127.0.0.1:{port}", devhost.out("cat /etc/nexus/mcp-token")
 
 
