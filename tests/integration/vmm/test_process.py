@@ -1,0 +1,241 @@
+"""vmm as a process: real sockets, database, directories and message bus; kill -9 at any moment.
+
+Only systemd and Firecracker are stand-ins; the units' processes are real, and outlive vmm.
+"""
+
+import asyncio
+import contextlib
+import grp
+import json
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+import vmm_guest
+import vmm_units
+from vmm_systemd import FakeSystemd, message_bus
+
+from nexus.vmm.v1 import vmm_pb2 as pb
+from nexus.vmm.v1 import vmm_pb2_grpc
+from nexus_rpc.errors import FailedPrecondition, NexusError, NotFound, from_rpc_error
+
+LIVE = range(pb.VM_STATE_RUNNING, pb.VM_STATE_UNREACHABLE + 1)
+SECONDS = 30
+
+
+class Service:
+    """A vmm that can be started, killed and started again, and its host."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.places = vmm_guest.places(directory)
+        vmm_guest.guest_files(directory / "guest")
+        for name in ("server", "state"):
+            (directory / name).mkdir()
+        self.config = directory / "vmm.toml"
+        self.config.write_text(
+            f"state_dir = '{directory}/state'\nvms_dir = '{self.places.vms_dir}'\n"
+            f"run_dir = '{self.places.run_dir}'\nguest_dir = '{directory}/guest'\n"
+            f"vsock_group = '{grp.getgrgid(os.getgid()).gr_name}'\n"
+            f"[server]\nruntime_dir = '{directory}/server'\n"
+        )
+        self.model = vmm_units.Model(vmm_units.processes(self.places.run_dir))
+        self.process = None
+
+    async def start(self):
+        with (self.directory / "log").open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "nexus_vmm",
+                "--config",
+                self.config,
+                env=os.environ | {"DBUS_SYSTEM_BUS_ADDRESS": self.address},
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=log,
+            )
+
+    async def kill(self):
+        if self.process.returncode is None:
+            self.process.kill()
+        return await self.process.wait()
+
+    async def call(self, method, **fields):
+        """Call the API as soon as it answers. Raises NexusError."""
+        request = getattr(pb, f"{method}Request")(**fields)
+        async with grpc.aio.insecure_channel(
+            f"unix:{self.directory}/server/vmm.sock", [("grpc.use_local_subchannel_pool", 1)]
+        ) as channel:
+            stub = vmm_pb2_grpc.VmServiceStub(channel)
+            try:
+                return await getattr(stub, method)(request, timeout=SECONDS, wait_for_ready=True)
+            except grpc.aio.AioRpcError as error:
+                raise from_rpc_error(error) from error
+
+    async def vms(self):
+        return list((await self.call("ListVms")).vms)
+
+    async def until(self, vm, state):
+        """Return the VM once it is in `state`, from the stream of changes."""
+        async with (
+            asyncio.timeout(SECONDS),
+            grpc.aio.insecure_channel(f"unix:{self.directory}/server/vmm.sock") as channel,
+        ):
+            changes = vmm_pb2_grpc.VmServiceStub(channel).WatchVms(
+                pb.WatchVmsRequest(), wait_for_ready=True
+            )
+            async for change in changes:
+                if change.vm.name == vm and change.vm.state == state:
+                    return change.vm
+        raise AssertionError
+
+    async def check(self):
+        """Assert that the store agrees with processes, disks and directories."""
+        vms = await self.vms()
+        live = {vm.id: vm for vm in vms if vm.state in LIVE}
+        running = {vm_id for vm_id in self.model.units if not self.model.describe(vm_id).gone}
+        assert running == set(live)
+        assert all(self.model.units[vm_id].pid == vm.pid for vm_id, vm in live.items())
+        assert {path.name for path in self.places.vms_dir.iterdir()} == {vm.id for vm in vms}
+        assert {path.name for path in self.places.run_dir.iterdir()} == set(live)
+        for vm in live.values():
+            assert Path(vm.vsock_path).is_socket()
+        return vms
+
+
+@pytest.fixture
+async def service(short_path):
+    service = Service(short_path)
+    async with message_bus(short_path) as service.address:
+        service.systemd = FakeSystemd(service.model)
+        await service.systemd.connect(service.address)
+        await service.start()
+        yield service
+        await service.kill()
+        await service.model.close()
+        await service.systemd.close()
+
+
+async def test_the_life_of_a_vm(service):
+    await service.call("CreateVm", name="hello")
+    vm = (await service.call("StartVm", vm="hello")).vm
+    assert vm.state == pb.VM_STATE_RUNNING
+    assert service.model.units[vm.id].invocation == vm.boot
+    await service.check()
+    await service.call("StopVm", vm="hello")
+    await service.check()
+    await service.call("DeleteVm", vm="hello")
+    assert await service.check() == []
+
+
+async def test_a_kill_leaves_vms_running_and_they_are_adopted(service):
+    for name in ("a", "b", "c"):
+        await service.call("CreateVm", name=name)
+        await service.call("StartVm", vm=name)
+    before = await service.vms()
+    assert await service.kill() == -signal.SIGKILL
+    dying = before[1].id
+    service.model.processes[dying].end(-signal.SIGKILL)
+    await service.model.gone(dying)
+    await service.start()
+    after = await service.check()
+    assert [after[0], after[2]] == [before[0], before[2]]
+    assert (after[1].state, "SIGKILL" in after[1].state_reason) == (pb.VM_STATE_CRASHED, True)
+    # Adopted also means that its end is noticed.
+    service.model.processes[before[2].id].end(-signal.SIGSEGV)
+    assert "SIGSEGV" in (await service.until("c", pb.VM_STATE_CRASHED)).state_reason
+    await service.call("StopVm", vm="a")
+
+
+async def test_sigterm_ends_it_in_order_and_leaves_vms_running(service):
+    await service.call("CreateVm", name="hello")
+    await service.call("StartVm", vm="hello")
+    service.process.terminate()
+    assert await asyncio.wait_for(service.process.wait(), SECONDS) == 0
+    await service.start()
+    (vm,) = await service.check()
+    assert vm.state == pb.VM_STATE_RUNNING
+
+
+STEPS = ("CreateVm", "StartVm", "StopVm", "StartVm", "StopVm", "DeleteVm")
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_killed_at_any_moment_each_request_is_carried_to_its_end(service, seed):
+    dice = random.Random(seed)
+    await service.vms()
+    for number, step in enumerate(STEPS):
+        fields = {"request_id": f"request-{number}"}
+        fields |= {"name": "hello"} if step == "CreateVm" else {"vm": "hello"}
+        calling = asyncio.create_task(service.call(step, **fields))
+        # A moment of the operation, from its first packet to after its answer.
+        await asyncio.wait({calling}, timeout=dice.uniform(0, 0.15))
+        await service.kill()
+        with contextlib.suppress(NexusError):
+            await calling
+        await service.start()
+        await service.check()
+        await service.call(step, **fields)
+        vms = await service.check()
+        live = [vm.state in LIVE for vm in vms]
+        assert live == {"StartVm": [True], "DeleteVm": []}.get(step, [False])
+
+
+async def test_bad_input_changes_nothing(service):
+    await service.call("CreateVm", name="hello")
+    kernel = service.directory / "guest/kernels/default/vmlinux"
+    kernel.write_bytes(b"#!/bin/sh\n")
+    with pytest.raises(FailedPrecondition, match="Invalid Elf magic number") as caught:
+        await service.call("StartVm", vm="hello")
+    assert caught.value.reason == "BOOT_FAILED"
+    (vm,) = await service.check()
+    assert (vm.state, "Elf" in vm.state_reason) == (pb.VM_STATE_FAILED, True)
+    with pytest.raises(NotFound, match="debian"):
+        await service.call("CreateVm", name="other", spec=pb.VmSpec(image="none"))
+    service.systemd.denies = True
+    with pytest.raises(FailedPrecondition, match="Permission denied"):
+        await service.call("StartVm", vm="hello")
+    service.systemd.denies = False
+    assert len(await service.check()) == 1
+
+
+async def test_without_a_bus_it_says_so_and_ends(service):
+    await service.kill()
+    service.address = f"unix:path={service.directory}/none"
+    await service.start()
+    assert await asyncio.wait_for(service.process.wait(), SECONDS) == 1
+    assert "system bus" in (service.directory / "log").read_text()
+
+
+async def test_a_second_vmm_is_refused(service):
+    await service.vms()
+    first = service.process
+    await service.start()
+    assert await asyncio.wait_for(service.process.wait(), SECONDS) == 1
+    service.process = first
+    assert await service.vms() == []
+
+
+async def test_it_forks_nothing_and_stays_small(service):
+    for name in ("a", "b"):
+        await service.call("CreateVm", name=name)
+        await service.call("StartVm", vm=name)
+        await service.call("StopVm", vm=name)
+    pid = service.process.pid
+    assert Path(f"/proc/{pid}/task/{pid}/children").read_text() == ""
+    status = Path(f"/proc/{pid}/status").read_text()
+    resident = int(status.split("VmRSS:")[1].split()[0])
+    assert resident < 70 * 1024
+
+
+async def test_its_log_is_json_and_tells_each_change(service):
+    await service.call("CreateVm", name="hello")
+    await service.call("StartVm", vm="hello")
+    await service.kill()
+    lines = [json.loads(line) for line in (service.directory / "log").read_text().splitlines()]
+    told = [line for line in lines if "running" in json.dumps(line)]
+    assert told
