@@ -21,7 +21,7 @@ from deploy.devhost.shell import Shell
 from deploy.devhost.steps import step
 
 _START_SECONDS = 240.0
-_SERVICE_SECONDS = 90.0
+_SERVICE_SECONDS = 180.0
 
 
 class DevHost:

@@ -10,7 +10,7 @@ from deploy.devhost.layout import ADDRESS
 
 _BUSYBOX = Path("/bin/busybox")
 _INIT = Path(__file__).with_name("init")
-_MODULES = ("virtio_pci", "virtio_blk", "virtio_net")
+_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_rng")
 
 
 def build_initrd(modules: Path) -> bytes:

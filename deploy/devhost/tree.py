@@ -26,6 +26,12 @@ _MASKED = (
     "systemd-random-seed.service",  # QEMU gives random numbers
     "systemd-remount-fs.service",  # the initramfs mounts
     "systemd-tmpfiles-clean.timer",
+    "systemd-sysusers.service",  # done at the build
+    "sys-kernel-config.mount",
+    "modprobe@configfs.service",
+    "modprobe@dm_mod.service",
+    "modprobe@drm.service",
+    "modprobe@loop.service",
     "systemd-update-utmp.service",
     "systemd-update-utmp-runlevel.service",
     "dev-hugepages.mount",
@@ -46,6 +52,12 @@ _FILES = {
         "UseDNS no\nUsePAM no\nMaxSessions 100\n"  # no PAM: no session to set up at each login
     ),
     "etc/systemd/journald.conf.d/nexus.conf": "[Journal]\nStorage=volatile\nRuntimeMaxUse=64M\n",
+    # Only these: the rest costs seconds of emulation and brings nothing that is used here.
+    "etc/systemd/system/systemd-udev-trigger.service.d/nexus.conf": (
+        "[Service]\nExecStart=\nExecStart=-udevadm trigger --type=devices --action=add"
+        " --subsystem-match=misc --subsystem-match=input --subsystem-match=net\n"
+    ),
+    "etc/modules-load.d/power-button.conf": "button\nevdev\n",
     "etc/tmpfiles.d/sshd.conf": "d /run/sshd 0755 root root\n",
 }
 
@@ -98,6 +110,7 @@ def _services(root: Path, identity: Path) -> None:
         )
     users = (root / "usr/lib/sysusers.d/nexus.conf").read_text(encoding="utf-8")
     _write(root / "etc/sysusers.d/nexus.conf", with_numbers(users, _FIRST_UID))
+    run(["chroot", root, "systemd-sysusers"])
 
 
 def with_numbers(sysusers: str, first: int) -> str:
