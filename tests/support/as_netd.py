@@ -1,9 +1,10 @@
 """Runs a program as netd's unit does: as an ordinary user whose only capability is CAP_NET_ADMIN.
 
-    as_netd.py UID READABLE PROGRAM [ARGUMENT...]
+    as_netd.py UID CAPABILITIES READABLE PROGRAM [ARGUMENT...]
 
-In a mount namespace of its own, /dev/net/tun is open to all, as udev makes it, and the folder
-READABLE can be reached even below a closed home directory.
+CAPABILITIES is "-all,+net_admin", or "-all" to see what happens without. In a mount namespace
+of its own, /dev/net/tun is open to all, as udev makes it, and the folder READABLE can be reached
+even below a closed home directory.
 """
 
 import ctypes
@@ -46,12 +47,11 @@ def _open_way(folder):
     os.close(held)
 
 
-def main(uid, readable, *program):
+def main(uid, only, readable, *program):
     _check(_libc.unshare(_CLONE_NEWNS))
     _mount("none", "/", "none", _MS_REC | _MS_PRIVATE)
     _open_tun()
     _open_way(Path(readable))
-    only = "-all,+net_admin"
     os.execvp(
         "setpriv",
         [

@@ -9,6 +9,7 @@ from nexus.netd.v1 import netd_pb2_grpc
 from nexus_netd.follow import Follower
 from nexus_netd.leases import MIGRATIONS, Leases
 from nexus_netd.linux import Linux
+from nexus_netd.metrics import count_ports
 from nexus_netd.netd import Netd
 from nexus_netd.network import Network
 from nexus_netd.once import Once
@@ -54,7 +55,9 @@ class App:
             owner=self._owner,
         )
         netd = Netd(network, ports, leases)
+        count_ports(leases)
         await netd.reconcile()
+        tasks.create_task(netd.guard())
         tasks.create_task(Follower(netd).run(vms.follow(settings.vmm)))
         told = pb.Network(
             bridge=settings.bridge,

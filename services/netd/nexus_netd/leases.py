@@ -61,9 +61,11 @@ class TapTaken(Exception):  # it is no error: the caller restores the other's TA
 class Leases:
     """The leases of one subnet. Use `Leases.open`."""
 
-    def __init__(self, database: Database, subnet: Subnet) -> None:
+    def __init__(self, database: Database, subnet: Subnet, held: int) -> None:
         self._database = database
         self._subnet = subnet
+        self.held = held
+        """How many there are."""
 
     @classmethod
     async def open(cls, database: Database, subnet: Subnet) -> Leases:
@@ -73,11 +75,11 @@ class Leases:
         """
         text = str(subnet.network)
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> int:
+            (count,) = connection.execute("SELECT count(*) FROM leases").fetchone()
             row = connection.execute("SELECT subnet FROM pool").fetchone()
             if row is not None and row["subnet"] == text:
-                return
-            (count,) = connection.execute("SELECT count(*) FROM leases").fetchone()
+                return int(count)
             if count:
                 raise SettingsError(
                     f"subnet is {text} but {count} ports have addresses of {row['subnet']}: "
@@ -85,9 +87,9 @@ class Leases:
                 )
             connection.execute("DELETE FROM freed")
             connection.execute("REPLACE INTO pool VALUES (1, ?, ?)", (text, FIRST_GUEST))
+            return 0
 
-        await database.write(work)
-        return cls(database, subnet)
+        return cls(database, subnet, await database.write(work))
 
     async def get(self, vm_id: str) -> Lease | None:
         """Return the VM's lease."""
@@ -137,6 +139,7 @@ class Leases:
                 "INSERT INTO leases (host, vm_id, tap, created) VALUES (?, ?, ?, ?)",
                 (lease.host, lease.vm_id, lease.tap, lease.created),
             )
+            self.held += 1
 
         await self._database.write(work)
         return lease
@@ -159,6 +162,7 @@ class Leases:
             ).fetchone()
             if row:
                 connection.execute("INSERT INTO freed (host) VALUES (?)", (row["host"],))
+                self.held -= 1
 
         await self._database.write(work)
 
@@ -167,6 +171,7 @@ class Leases:
 
         def work(connection: sqlite3.Connection) -> int:
             connection.execute("INSERT INTO freed (host) SELECT host FROM leases ORDER BY created")
+            self.held = 0
             return connection.execute("DELETE FROM leases").rowcount
 
         return await self._database.write(work)

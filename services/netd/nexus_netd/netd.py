@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nexus_netd.firewall import NAME
+from nexus_netd.metrics import repairs
 from nexus_rpc.errors import NexusError, NotFound
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from nexus_netd.leases import Lease, Leases
     from nexus_netd.network import Network
     from nexus_netd.ports import Ports
+
+INTERVAL = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ class Netd:
         self._ports = ports
         self._leases = leases
         self._lock = asyncio.Lock()
+        self._unfinished = True
 
     async def reconcile(self) -> None:
         """Bring the kernel to what the store says, at start; report what was done.
@@ -46,24 +50,40 @@ class Netd:
         say what is wrong, and succeed once it is put right.
         """
         try:
-            done = await self.ensure()
+            await self.ensure()
         except NexusError as error:
             _log.error("no network: %s", error)  # the message is the whole story
-            return
-        for line in done:
-            _log.warning("reconciled: %s", line)
 
     async def ensure(self) -> list[str]:
         """Make or repair network and TAPs; return what had to be done, for people."""
         async with self._lock:
-            return [*await self._network.ensure(), *await self._ports.restore()]
+            self._unfinished = True
+            return await self._repair()
+
+    async def guard(self, interval: float = INTERVAL) -> None:
+        """Look every `interval` seconds whether others touched bridge or rules; repair them.
+
+        A reload of the host's firewall (`nft flush ruleset`, as Debian's nftables.service does)
+        takes our rules with it, and with them what keeps guests from the host.
+        """
+        told = ""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                async with self._lock:
+                    if self._network.wanted and not await self._in_order():
+                        await self._repair()
+                told = ""
+            except NexusError as error:
+                if str(error) != told:
+                    _log.error("network not repaired: %s", error)  # once, not at each look
+                told = str(error)
 
     async def attach(self, vm_id: str) -> Lease:
         """Return the VM's port, made or repaired."""
         async with self._lock:
-            if await self._network.ready():
-                # The network was broken: the other ports are too.
-                await self._ports.restore()
+            if not await self._in_order():
+                await self._repair()
             return await self._ports.attach(vm_id)
 
     async def detach(self, vm_id: str) -> bool:
@@ -92,3 +112,18 @@ class Netd:
     async def all(self) -> Sequence[Lease]:
         """Return all ports by address."""
         return await self._leases.all()
+
+    async def _in_order(self) -> bool:
+        return not self._unfinished and await self._network.untouched()
+
+    async def _repair(self) -> list[str]:
+        """Repair the network, and the ports if it was broken or that was not finished before."""
+        done = await self._network.ensure()
+        if done or self._unfinished:
+            self._unfinished = True
+            done += await self._ports.restore()
+            self._unfinished = False
+        for line in done:
+            _log.warning("repaired: %s", line)
+        repairs.add(len(done))
+        return done

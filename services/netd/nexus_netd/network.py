@@ -34,15 +34,19 @@ class Network:
         """
         await self._check()
         done = await carry_out(self._plan())
-        self._seen = await self._kernel.stamp(self._bridge.name)
+        before, self._seen = self._seen, await self._kernel.stamp(self._bridge.name)
+        if not done and before and self._seen and before.bridge != self._seen.bridge:
+            done.append(f"bridge {self._bridge.name} found replaced")
         return done
 
-    async def ready(self) -> list[str]:
-        """Ensure the network, unless nothing has touched it since that was last done."""
-        stamp = await self._kernel.stamp(self._bridge.name)
-        if stamp is not None and stamp == self._seen:
-            return []
-        return await self.ensure()
+    async def untouched(self) -> bool:
+        """Whether nobody has touched bridge or rules since they were last in order. Cheap."""
+        return self._seen is not None and self._seen == await self._kernel.stamp(self._bridge.name)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it was in order once, and not removed since."""
+        return self._seen is not None
 
     async def remove(self) -> tuple[bool, bool]:
         """Remove bridge and rules; return whether there was a bridge and a table.

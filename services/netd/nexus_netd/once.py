@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf import json_format
 
@@ -15,12 +15,6 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from nexus_rpc.database import Database
-
-    class Request(Protocol):
-        """A request message with an id."""
-
-        request_id: str
-
 
 _R = TypeVar("_R", bound="Message")
 

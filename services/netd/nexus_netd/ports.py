@@ -74,6 +74,8 @@ class Ports:
             if lease is None or not self._is_of(tap, lease):
                 await self._kernel.remove_tap(tap)
                 done.append(f"TAP {tap.name} removed: no port has it")
+            elif tap == self._plug(lease.vm_id, lease.host).tap(lease.tap):
+                del leases[tap.name]
         displaced = []
         for lease in leases.values():
             try:

@@ -37,6 +37,7 @@ _IFF_UP = 1
 _NESTED = 0x8000  # NLA_F_NESTED: else the bridge takes the attribute for a port state
 _SKIP_STATISTICS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
 _ADDR_GEN_MODE_NONE = 1
+_DEFAULT = 1  # VPNs write their default route as 0.0.0.0/1 and 128.0.0.0/1
 _MARK = "nexus-vm@"
 
 
@@ -261,7 +262,11 @@ def overlaps(routes: Iterable[nlmsg], subnet: IPv4Network, bridge: int | None) -
             (route.get_attr("RTA_DST") or "0.0.0.0", route["dst_len"])  # noqa: S104  # the default route
         )
         links = _links(route)
-        if route["dst_len"] and network.overlaps(subnet) and (bridge is None or links != {bridge}):
+        if (
+            route["dst_len"] > _DEFAULT
+            and network.overlaps(subnet)
+            and (bridge is None or links != {bridge})
+        ):
             yield Overlap(network, ", ".join(sorted(map(link_name, links))) or "no link")
 
 

@@ -47,8 +47,9 @@ class Settings:
             Subnet.parse(self.subnet)
         except ValueError as error:
             raise ValueError(f"subnet: {error}") from error
-        if not 576 <= self.mtu <= 65_535:  # RFC 791's least for a host, and the bridge's most
-            raise ValueError(f"mtu is {self.mtu}: 576 to 65,535 bytes")
+        # Below 1,280 Linux has no IPv6 on a link (RFC 8200), and no setting to turn it off by.
+        if not 1_280 <= self.mtu <= 65_521:  # the latter is a TAP's most
+            raise ValueError(f"mtu is {self.mtu}: 1,280 to 65,521 bytes")
         if self.dns != (FROM_HOST,):
             if not 1 <= len(self.dns) <= _MOST_DNS:
                 raise ValueError(f"dns has {len(self.dns)} servers: 1 to {_MOST_DNS}")

@@ -11,14 +11,14 @@ from nexus_netd.kernel import Bridge, KernelError, Plug, Tap
 from nexus_rpc.ids import new_vm_id
 
 NAME = "nexbr0"
-BRIDGE = Bridge(NAME, "02:fc:0a:09:00:01", 1400)
+BRIDGE = Bridge(NAME, "02:fc:0a:09:00:01", 1280)
 GATEWAY = IPv4Interface("10.9.0.1/16")
 OWNER = 4242
 
 
 def plug(host=2):
     address = IPv4Interface(f"10.9.0.{host}/16")
-    return Plug(new_vm_id(), NAME, address, f"02:fc:0a:09:00:{host:02x}", 1400)
+    return Plug(new_vm_id(), NAME, address, f"02:fc:0a:09:00:{host:02x}", 1280)
 
 
 async def attach(kernel, wanted, name=None):
@@ -143,7 +143,7 @@ async def test_remove_looks_at_the_mark(kernel):
     await kernel.put_bridge(BRIDGE)
     wanted = plug()
     await attach(kernel, wanted)
-    other = Tap("nexus0", new_vm_id(), NAME, 1400)
+    other = Tap("nexus0", new_vm_id(), NAME, 1280)
     assert await kernel.remove_tap(other) is False
     assert await kernel.remove_tap(wanted.tap("nexus0")) is True
     assert await kernel.remove_tap(wanted.tap("nexus0")) is False

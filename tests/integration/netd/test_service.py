@@ -16,10 +16,11 @@ from pathlib import Path
 import grpc
 import pytest
 from guests import Stack
-from netd_process import OWNER, configure, refused, running
+from netd_process import OWNER, SECONDS, configure, refused, running
 from netns import entered
 
 from nexus.netd.v1 import netd_pb2 as pb
+from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
 from nexus_netd.linux import Linux
 from nexus_rpc.errors import from_rpc_error
 from nexus_rpc.ids import new_vm_id
@@ -158,6 +159,43 @@ async def test_what_others_did_to_the_network_is_repaired(netd, namespace):
     assert not (await netd.stub.EnsureNetwork(pb.EnsureNetworkRequest())).repaired
 
 
+async def test_the_port_of_a_deleted_vm_is_released(namespace, tmp_path):
+    configure(tmp_path)
+    told = asyncio.Queue()
+
+    class Vmm(vmm_pb2_grpc.VmServiceServicer):
+        async def WatchVms(self, request, context):
+            while True:
+                yield await told.get()
+
+    vmm = grpc.aio.server()
+    vmm_pb2_grpc.add_VmServiceServicer_to_server(Vmm(), vmm)
+    async with running(tmp_path) as netd:  # first without vmm, which is no matter
+        kept, gone = [await attach(netd) for _ in range(2)]
+        vmm.add_insecure_port(f"unix:{tmp_path}/vmm.sock")
+        await vmm.start()
+        for vm in (kept, gone):
+            told.put_nowait(vmm_pb2.WatchVmsResponse(vm=vmm_pb2.Vm(id=vm.vm_id)))
+        told.put_nowait(vmm_pb2.WatchVmsResponse(synced=True))
+        told.put_nowait(vmm_pb2.WatchVmsResponse(deleted_vm_id=gone.vm_id))
+        async with asyncio.timeout(SECONDS):
+            while len(await list_ports(netd)) == 2:  # noqa: ASYNC110  # a call has no event
+                await asyncio.sleep(0.02)
+        assert await list_ports(netd) == [kept]
+        await check_agreement(netd)
+    await vmm.stop(None)
+
+
+async def test_rules_that_somebody_flushed_come_back(netd):
+    kernel = await Linux.open()
+    table = await kernel.table()
+    assert await kernel.remove_table()
+    async with asyncio.timeout(SECONDS):
+        while await kernel.table() != table:  # noqa: ASYNC110  # netd looks every 5 s
+            await asyncio.sleep(0.1)
+    await kernel.close()
+
+
 async def test_killed_at_any_time_store_and_kernel_agree_after_the_next_start(namespace, tmp_path):
     chance = random.Random(20)
     vms = [new_vm_id() for _ in range(6)]
@@ -237,10 +275,40 @@ def open_directory():
         yield Path(directory)
 
 
+def as_netd(capabilities):
+    return (sys.executable, AS_NETD, str(NETD_UID), capabilities, str(ROOT))
+
+
+async def test_without_the_capability_each_call_says_so(namespace, open_directory):
+    configure(open_directory)
+    async with running(open_directory, *as_netd("-all")) as netd:
+        error = from_rpc_error(await refused(attach(netd)))
+        assert (error.reason, str(error)) == (
+            "KERNEL",
+            "make bridge nexbr0: Operation not permitted",
+        )
+        assert await list_ports(netd) == []
+
+
+async def test_a_refused_nftables_batch_is_an_error_and_no_hang(namespace):
+    program = await asyncio.create_subprocess_exec(
+        *as_netd("-all"),
+        sys.executable,
+        "-c",
+        "from ipaddress import IPv4Network\n"
+        "from nexus_netd import firewall, nft\n"
+        "from nexus_netd.netlink import Netlink\n"
+        "netlink = Netlink(nft.PROTOCOL, nft.ANSWERS)\n"
+        "nft.replace(netlink, firewall.table('nexbr0', IPv4Network('10.0.0.0/8')))\n",
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, errors = await program.communicate()
+    assert b"KernelError: change nftables: Operation not permitted" in errors
+
+
 async def test_one_capability_and_an_ordinary_user_are_enough(namespace, open_directory):
     configure(open_directory)
-    launcher = (sys.executable, AS_NETD, str(NETD_UID), str(ROOT))
-    async with running(open_directory, *launcher) as netd:
+    async with running(open_directory, *as_netd("-all,+net_admin")) as netd:
         fields = _status(netd.process.pid)
         assert {fields[name] for name in ("CapEff", "CapPrm", "CapBnd")} == {f"{1 << 12:016x}"}
         assert fields["Uid"].split() == [str(NETD_UID)] * 4

@@ -1,3 +1,4 @@
+import asyncio
 from ipaddress import IPv4Interface, IPv4Network
 
 import pytest
@@ -58,6 +59,51 @@ async def test_a_bridge_that_was_removed_comes_back_with_all_ports(netd, kernel,
     await kernel.remove_bridge("nexbr0")
     await netd.attach(new_vm_id())
     await agree(netd)
+
+
+async def test_a_failure_at_any_call_of_a_repair_is_made_up_for_by_the_next(start, kernel, agree):
+    failures = 0
+    for number in range(1, 100):
+        netd = await start()
+        vms = [new_vm_id() for _ in range(3)]
+        for vm in vms[:2]:
+            await netd.attach(vm)
+        await kernel.remove_bridge("nexbr0")
+        kernel.calls.clear()
+        kernel.fail_at = number
+        try:
+            await netd.attach(vms[2])
+        except KernelError:
+            failures += 1
+        else:
+            break
+        kernel.fail_at = 0
+        await netd.attach(vms[2])
+        await agree(netd)
+        await netd.cleanup()
+    assert failures > 12
+
+
+async def test_a_bridge_that_somebody_replaced_gets_all_ports_again(netd, kernel, agree):
+    vm = new_vm_id()
+    await netd.attach(vm)
+    bridge, addresses = kernel.links["nexbr0"], list(kernel.bridge_addresses)
+    await kernel.remove_bridge("nexbr0")
+    await kernel.put_bridge(bridge)
+    kernel.bridge_addresses[:] = addresses
+    await netd.attach(new_vm_id())
+    await agree(netd)
+
+
+async def test_other_tables_that_change_cost_no_look_at_ports(netd, kernel):
+    await netd.attach(new_vm_id())
+    kernel.generation += 1
+    kernel.calls.clear()
+    await netd.attach(new_vm_id())
+    assert "taps" not in kernel.calls
+    kernel.calls.clear()
+    await netd.attach(new_vm_id())
+    assert kernel.calls == ["stamp", "new_tap", "keep"]
 
 
 @pytest.mark.parametrize("taken", ["172.17.0.0/16", "172.16.5.5/32", "172.0.0.0/8"])
@@ -126,3 +172,51 @@ async def test_cleanup_says_what_it_removed_and_attach_brings_it_back(netd, kern
     assert (again.taps, again.bridge, again.tables, again.leases) == ([], False, [], 0)
     await netd.attach(vms[0])
     await agree(netd)
+
+
+@pytest.fixture
+async def guarded(netd):
+    """netd with its guard, looking without pause."""
+    await netd.ensure()
+    task = asyncio.create_task(netd.guard(0.001))
+    yield netd
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # there is nothing to be told by
+            await asyncio.sleep(0.001)
+
+
+async def test_rules_that_a_firewall_reload_took_come_back_by_themselves(guarded, kernel):
+    table, kernel.rules, kernel.generation = kernel.rules, None, kernel.generation + 1
+    await until(lambda: kernel.rules == table)
+
+
+async def test_a_bridge_that_was_removed_comes_back_by_itself(guarded, kernel, agree):
+    await guarded.attach(new_vm_id())
+    await kernel.remove_bridge("nexbr0")
+    await until(lambda: kernel.rules and all(tap.isolated for tap in kernel.present.values()))
+    await agree(guarded)
+
+
+async def test_what_was_cleaned_up_stays_away(guarded, kernel):
+    await guarded.cleanup()
+    kernel.generation += 1
+    seen = len(kernel.calls)
+    for _ in range(20):
+        await asyncio.sleep(0.001)  # the guard looks in between, at nothing
+    assert (kernel.links, kernel.rules, len(kernel.calls)) == ({}, None, seen)
+
+
+async def test_a_repair_that_fails_is_logged_once_and_tried_again(guarded, kernel, caplog):
+    kernel.routes.append((IPv4Network("172.16.0.0/16"), "docker0"))
+    await kernel.remove_bridge("nexbr0")
+    looks = len(kernel.calls)
+    await until(lambda: len(kernel.calls) > looks + 20)
+    assert caplog.text.count("network not repaired") == 1
+    kernel.routes.clear()
+    await until(lambda: "nexbr0" in kernel.links)

@@ -22,7 +22,7 @@ def test_defaults_are_those_of_the_documentation(tmp_path):
         ('bridge = "a-name-too-long-for-linux"', "bridge"),
         ('bridge = "../x"', "bridge"),
         ('bridge = ".."', "bridge"),
-        ("mtu = 100", "mtu"),
+        ("mtu = 1279", "mtu"),
         ("mtu = 70000", "mtu"),
         ("dns = []", "dns"),
         ('dns = ["1.1.1.1", "from-host"]', "dns"),
