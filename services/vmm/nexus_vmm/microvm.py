@@ -44,9 +44,8 @@ class FirecrackerDriver:
     async def start(self, vm: Vm) -> Boot:
         """Boot the machine."""
         with stage("prepare"):
-            files = await asyncio.to_thread(self._assets.find, vm.spec)
-            await self.kill(vm.id)
-            await asyncio.to_thread(self._make_run_directory, vm.id)
+            await self._units.stop(vm.id)
+            files = await asyncio.to_thread(self._prepare, vm)
         # The socket is awaited while systemd still reports: neither waits for the other.
         dialling = asyncio.create_task(dial_new(self._places.api(vm.id)))
         try:
@@ -113,10 +112,15 @@ class FirecrackerDriver:
         runs = await asyncio.to_thread(vm_ids, self._places.run_dir)
         return units | homes | runs
 
-    def _make_run_directory(self, vm_id: str) -> None:
+    def _prepare(self, vm: Vm) -> Files:
+        """Return what the machine boots from, and make its directory, empty. Blocks."""
+        files = self._assets.find(vm.spec)
+        run = self._places.run(vm.id)
+        remove_directory(run)
         # Others may pass through to vsock/, but see nothing else.
-        make_directory(self._places.run(vm_id), 0o2771)
-        make_directory(self._places.vsock(vm_id).parent, 0o2770, self._places.vsock_gid)
+        make_directory(run, 0o2771)
+        make_directory(self._places.vsock(vm.id).parent, 0o2770, self._places.vsock_gid)
+        return files
 
     async def _launch(self, vm_id: str) -> Unit:
         try:
@@ -132,6 +136,8 @@ class FirecrackerDriver:
             if not dialling.done():
                 raise _boot_failed(f"before it took a request, {_ended(ending.result()).reason}")
             return dialling.result()
+        except OSError as error:
+            raise _boot_failed(f"its API socket cannot be used: {error}") from error
         finally:
             ending.cancel()
             await asyncio.gather(ending, return_exceptions=True)

@@ -258,8 +258,11 @@ class Store:
     def _told(self, change: Vm | Gone) -> None:
         if isinstance(change, Gone):
             _log.info("VM %s: deleted", change)
+        elif before := self._hub.get(change.id):
+            step = f"{before.state} -> {change.state}"
+            _log.info("VM %s: %s (%s)", change.id, step, change.reason)
         else:
-            _log.info("VM %s: %s (%s)", change.id, change.state, change.reason)
+            _log.info("VM %s: created as %s", change.id, change.name)
         self._hub.publish(change)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexus_rpc.errors import FailedPrecondition, Unavailable
 from nexus_vmm.bus import MANAGER, ROOT, SYSTEMD, SystemBus
-from nexus_vmm.units import Unit
+from nexus_vmm.units import GONE, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,13 +86,13 @@ class SystemdUnits:
 
     async def stop(self, vm_id: str) -> None:
         """Make sure that no process of the unit is left, and that systemd forgets it."""
-        unit = await self.describe(vm_id)
-        if not unit.gone:
+        active = await self._active(vm_id)
+        if active not in GONE:
             result = await self._job("StopUnit", vm_id)
-            unit = await self.describe(vm_id)
-            if not unit.gone:
+            active = await self._active(vm_id)
+            if active not in GONE:
                 raise FailedPrecondition("UNIT_FAILED", f"systemd's job to stop it ended: {result}")
-        if unit.active == "failed":
+        if active == "failed":
             await self._manage("ResetFailedUnit", "s", _name(vm_id))
 
     async def kill(self, vm_id: str) -> None:
@@ -101,14 +101,9 @@ class SystemdUnits:
 
     async def describe(self, vm_id: str) -> Unit:
         """Return the unit as it is."""
-        path = _UNIT_PATH.format(vm_id)
-        answers = await asyncio.gather(
-            *(
-                self._bus.call(path, _PROPERTIES, "Get", "ss", f"{SYSTEMD}.{interface}", name)
-                for interface, name in _READ
-            )
+        active, invocation, pid, result, code, status = await asyncio.gather(
+            *(self._property(vm_id, interface, name) for interface, name in _READ)
         )
-        active, invocation, pid, result, code, status = (answer[0].value for answer in answers)
         return Unit(active, bytes(invocation).hex(), pid, result, code, status)
 
     async def wait(self, vm_id: str) -> Unit:
@@ -117,12 +112,10 @@ class SystemdUnits:
             while True:
                 woken.clear()
                 try:
-                    unit = await self.describe(vm_id)
+                    if await self._active(vm_id) in GONE:
+                        return _with_end(await self.describe(vm_id), self._ends.get(vm_id, {}))
                 except Unavailable as error:
                     _log.info("VM %s: its unit cannot be seen: %s", vm_id, error)
-                else:
-                    if unit.gone:
-                        return _with_end(unit, self._ends.get(vm_id, {}))
                 await woken.wait()
 
     async def loaded(self) -> set[str]:
@@ -131,6 +124,16 @@ class SystemdUnits:
         # Each is (name, description, load state, active state, ...).
         names = (_NAME_PATTERN.fullmatch(unit[0]) for unit in units if unit[3] != "inactive")
         return {match[1] for match in names if match}
+
+    async def _active(self, vm_id: str) -> str:
+        return str(await self._property(vm_id, "Unit", "ActiveState"))
+
+    async def _property(self, vm_id: str, interface: str, name: str) -> Any:  # noqa: ANN401  # any
+        path = _UNIT_PATH.format(vm_id)
+        (value,) = await self._bus.call(
+            path, _PROPERTIES, "Get", "ss", f"{SYSTEMD}.{interface}", name
+        )
+        return value.value
 
     async def _manage(self, member: str, signature: str, *body: object) -> list[Any]:
         return await self._bus.call(ROOT, MANAGER, member, signature, *body)

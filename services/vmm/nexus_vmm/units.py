@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+GONE = frozenset({"inactive", "failed"})
+"""The values of `Unit.active` in which no process of the unit is left."""
+
 CLD_EXITED = 1
 """`Unit.exit_code` of a process that exited by itself (siginfo's CLD_EXITED, sigaction(2))."""
 
@@ -28,7 +31,7 @@ class Unit:
     @property
     def gone(self) -> bool:
         """Whether no process of the unit is left."""
-        return self.active in ("inactive", "failed")
+        return self.active in GONE
 
 
 class Units(Protocol):

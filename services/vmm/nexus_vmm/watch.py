@@ -56,6 +56,10 @@ class Hub:
                 watcher.lagged.set()
                 self._watchers.discard(watcher)
 
+    def get(self, vm_id: str) -> Vm | None:
+        """Return a VM as it is now."""
+        return self._present.get(vm_id)
+
     def present(self) -> list[Vm]:
         """Return every VM as it is now, oldest first."""
         return sorted(self._present.values(), key=lambda vm: vm.seq)

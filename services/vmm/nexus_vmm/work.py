@@ -38,7 +38,11 @@ class Work:
     async def run(self, operation: Coroutine[Any, Any, _T]) -> _T:
         """Return what `operation` returns; if the caller is cancelled, it goes on without it."""
         outcome: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-        self.start(_deliver(operation, outcome))
+        try:
+            self.start(_deliver(operation, outcome))
+        except Unavailable:
+            operation.close()
+            raise
         return await asyncio.shield(outcome)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
