@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _NOBODY_READS = 128 + 13  # as a shell tells a death by SIGPIPE
+_INTERRUPTED = 128 + 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,10 +34,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except failure.Failure as end:
         return failure.tell(end, sys.stderr)
     except BrokenPipeError:
-        # The interpreter flushes standard output once more at its end; give it where to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return _NOBODY_READS
+    except KeyboardInterrupt:  # before the event loop has taken the signal over
+        return _INTERRUPTED
+    except OSError as error:
+        _drop_output()
+        what = error.filename or "standard input or output"
+        exit_code = failure.OWN if options.leaf.takes_command else failure.GENERAL
+        return failure.tell(failure.Failure(f"{what}: {error.strerror}", "", exit_code), sys.stderr)
     return int(code)
+
+
+def _drop_output() -> None:
+    """Give standard output a place to go: the interpreter flushes it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

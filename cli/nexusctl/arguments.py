@@ -70,7 +70,7 @@ def parser() -> Parser:
     )
     bridge.add_argument("--vm", required=True, metavar="NAME", help="id or name of the VM")
     completion = _leaf(root, commands, "completion", "print a completion script for a shell")
-    completion.add_argument("shell", choices=["bash", "zsh"], help="the shell")
+    completion.add_argument("shell", choices=["bash", "zsh"], metavar="SHELL", help="bash or zsh")
     return root
 
 

@@ -7,27 +7,22 @@ from typing import TYPE_CHECKING
 from nexusctl.arguments import parser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from nexusctl.arguments import Parser
 
 _BASH = """\
 _nexusctl() {{
-    local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}}
-    local path= word words=
+    local current=${{COMP_WORDS[COMP_CWORD]}} path= previous= word words=
     COMPREPLY=()
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
-        case $word in
-            --) return ;;
-            -*) ;;
-            *) case " {paths} " in
-                *" ${{path:+$path/}}$word "*) path=${{path:+$path/}}$word ;;
-            esac ;;
-        esac
+        [[ $word == -- ]] && return
+        [[ " {valued} " != *" $previous "* ]] &&
+            [[ " {paths} " == *" ${{path:+$path/}}$word "* ]] &&
+            path=${{path:+$path/}}$word
+        previous=$word
     done
-    case $path:$previous in
-{values}
-    esac
+    [[ -n $previous && " {valued} " == *" $previous "* ]] && return
     case $path in
 {cases}
     esac
@@ -35,6 +30,8 @@ _nexusctl() {{
 }}
 complete -o default -F _nexusctl nexusctl
 """
+
+_EMPTY = '""'  # how a shell writes a word of no letters
 
 _ZSH_HEAD = """\
 #compdef nexusctl
@@ -47,9 +44,9 @@ def script(shell: str) -> str:
     nodes = dict(_nodes("", parser()))
     text = _BASH.format(
         paths=" ".join(path for path in nodes if path),
-        values="\n".join(_values(nodes)),
+        valued=" ".join(sorted(set(_valued(nodes.values())))),
         cases="\n".join(
-            f'        {_quoted(path)}) words="{" ".join(_words(node))}" ;;'
+            f'        {path or _EMPTY}) words="{" ".join(_words(node))}" ;;'
             for path, node in nodes.items()
         ),
     )
@@ -70,18 +67,9 @@ def _words(node: Parser) -> Iterator[str]:
             yield from option.choices
 
 
-def _values(nodes: dict[str, Parser]) -> Iterator[str]:
-    """Yield a case for each option that takes a value: a file's name serves as well as any."""
-    for path, node in nodes.items():
-        names = [
-            f"{_quoted(path)}:{name}"
-            for option in node.options
-            if option.nargs != 0
-            for name in option.option_strings
-        ]
-        if names:
-            yield f"        {'|'.join(names)}) return ;;"
-
-
-def _quoted(path: str) -> str:
-    return path or '""'
+def _valued(nodes: Iterable[Parser]) -> Iterator[str]:
+    """Yield the options that take a value, after which a file's name serves as well as any."""
+    for node in nodes:
+        for option in node.options:
+            if option.nargs != 0:
+                yield from option.option_strings

@@ -1,6 +1,7 @@
 """Every command once as it should go, and what it says when it cannot."""
 
 import json
+import os
 
 import pytest
 
@@ -327,3 +328,16 @@ async def test_json_is_json_whatever_stands_in_it(nexusctl, fakes):
     shown = json.loads(done.out)
     assert shown["state_reason"] == vm.state_reason
     assert shown["state"] == "unknown (77)"
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"), [(["vm", "list"], 1), (["vm", "exec", "hello", "--", "talk"], 125)]
+)
+async def test_an_output_that_takes_no_more_is_told(nexusctl, fakes, argv, code):
+    fakes.add_vm("hello", READY)
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = await nexusctl.start(*argv, stdout=full)
+    os.close(full)
+    done = await nexusctl.end(process)
+    assert (done.code, "No space left" in done.err) == (code, True)
+    assert "Traceback" not in done.err

@@ -102,6 +102,13 @@ async def test_no_certificates(nexusctl, tcp):
     assert "NEXUS_CA" in done.err
 
 
+async def test_a_key_that_cannot_be_read(nexusctl, tcp, pki):
+    environment = by_environment(pki) | {"NEXUS_KEY": str(pki / "client.pem")}
+    done = await nexusctl("--endpoint", tcp, "vm", "list", env=environment)
+    assert done.code == 3
+    assert "Traceback" not in done.err
+
+
 async def test_nobody_at_the_port(nexusctl, pki):
     endpoint = f"tls://127.0.0.1:{free_ports()}"
     done = await nexusctl("--endpoint", endpoint, "vm", "list", env=by_environment(pki))

@@ -1,0 +1,95 @@
+import pytest
+
+from nexusctl.arguments import parse
+
+
+def fails(capsys, *argv):
+    with pytest.raises(SystemExit) as end:
+        parse(argv)
+    return end.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "module"),
+    [
+        (["status"], "status"),
+        (["vm", "list"], "vm_list"),
+        (["mcp-bridge", "--vm", "x"], "mcp_bridge"),
+        (["vm", "exec", "x", "--", "ls"], "vm_exec"),
+    ],
+)
+def test_each_command_names_its_module(argv, module):
+    assert parse(argv).leaf.module == module
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--endpoint", "unix:/a", "vm", "list"],
+        ["vm", "--endpoint", "unix:/a", "list"],
+        ["vm", "list", "--endpoint", "unix:/a"],
+    ],
+)
+def test_the_endpoint_may_stand_anywhere(argv):
+    assert parse(argv).endpoint == "unix:/a"
+
+
+def test_what_follows_the_dashes_is_the_commands_alone():
+    options = parse(["vm", "exec", "x", "--env", "A=b", "--", "ls", "--json", "--", "-x"])
+    assert options.argv == ["ls", "--json", "--", "-x"]
+    assert options.env == [("A", "b")]
+
+
+def test_of_an_option_given_twice_the_defaults_are_not_shared():
+    parse(["vm", "exec", "x", "--env", "A=b", "--", "ls"])
+    assert parse(["vm", "exec", "x", "--", "ls"]).env == []
+
+
+@pytest.mark.parametrize(
+    ("text", "mebibytes"), [("512", 512), ("512M", 512), ("2G", 2048), ("2g", 2048), ("0", 0)]
+)
+def test_sizes(text, mebibytes):
+    assert parse(["vm", "create", "x", "--memory", text]).memory == mebibytes
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["vm"],
+        ["nothing"],
+        ["vm", "create"],
+        ["vm", "create", "x", "--memory", "lots"],
+        ["vm", "create", "x", "--memory", "9999999999"],
+        ["vm", "create", "x", "--cpus", "-1"],
+        ["vm", "create", "x", "--cpus", "٣"],
+        ["vm", "create", "x", "y"],
+        ["vm", "start", "x", "--timeout", "0"],
+        ["vm", "start", "x", "--timeout", "nan"],
+        ["vm", "start", "x", "--", "y"],
+        ["vm", "logs", "x", "--tail", "0"],
+        ["vm", "list", "--json", "--quiet"],
+        ["vm", "list", "--js"],
+        ["mcp-bridge"],
+        ["completion", "fish"],
+    ],
+)
+def test_a_usage_error_is_2_and_shows_the_way_to_the_help(capsys, argv):
+    code, err = fails(capsys, *argv)
+    assert code == 2
+    assert err.startswith("nexusctl: ")
+    assert "--help\n" in err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["vm", "exec", "x"],
+        ["vm", "exec", "x", "--"],
+        ["vm", "exec", "x", "ls"],
+        ["vm", "exec", "x", "--env", "A", "--", "ls"],
+        ["vm", "run", "--", "ls"],
+    ],
+)
+def test_where_codes_are_the_commands_a_usage_error_is_125(capsys, argv):
+    assert fails(capsys, *argv)[0] == 125
