@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from nexus_vmm.vm import Spec
 
-# COMMAND_LINE_SIZE of x86 is 2,048 with the NUL; Firecracker adds its own devices.
-_MAX_CMDLINE = 1536
 _CMDLINE = "console=ttyS0 reboot=k panic=1 pci=off"
+# COMMAND_LINE_SIZE of x86 is 2,048 with the NUL; Firecracker adds its own devices.
+_MAX_TUNING = 1536
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class Assets:
 
 
 def _cmdline(path: Path) -> str:
-    """Return the command line that came with a kernel, or the plain one."""
+    """Return the command line, with the tuning that came with the kernel."""
     try:
         with path.open("rb") as file:
-            text = os.fsdecode(file.read(_MAX_CMDLINE))
+            tuning = os.fsdecode(file.read(_MAX_TUNING))
     except FileNotFoundError:
-        return _CMDLINE
-    return " ".join(text.split())
+        tuning = ""
+    return " ".join([_CMDLINE, *tuning.split()])
 
 
 def _missing(kind: str, name: str, there: list[str]) -> NotFound:
