@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nexusctl.terminal import note
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 _T = TypeVar("_T")
+
+_QUIET_SECONDS = 1.0
 
 
 async def settled(work: Coroutine[Any, Any, _T]) -> _T:
@@ -20,7 +24,10 @@ async def settled(work: Coroutine[Any, Any, _T]) -> _T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        done, _ = await asyncio.wait([task], timeout=_QUIET_SECONDS)
+        if not done:
+            note("interrupted: waiting for the step under way to end; again to stop at once")
+            await asyncio.wait([task])
         if not task.cancelled():
             task.exception()  # the interruption is what is told
         raise

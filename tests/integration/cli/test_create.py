@@ -100,7 +100,8 @@ async def test_a_second_interruption_is_obeyed_at_once(nexusctl, fakes):
     fakes.fail("CreateVm", "hang")
     arguments = ("vm", "create", "hello")
     process = await _interrupted(nexusctl, fakes, "CreateVm", signal.SIGINT, *arguments)
-    await asyncio.sleep(0.3)  # so that it is a second one, not the same
+    async with asyncio.timeout(20):
+        assert b"again to stop at once" in await process.stderr.readline()
     process.send_signal(signal.SIGINT)
     done = await nexusctl.end(process)
     assert done.code == 130
