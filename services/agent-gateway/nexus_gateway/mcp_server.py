@@ -55,6 +55,17 @@ _WAY_OUT = {
     "NOT_A_FILE": "Name a regular file.",
 }
 
+_ADVERTISED = {
+    tool.name: Advertised(
+        name=tool.name,
+        description=tool.description,
+        input_schema=tool.arguments.model_json_schema(),
+        output_schema=tool.result.model_json_schema(),
+        annotations=tool.annotations,
+    )
+    for tool in TOOLS.values()
+}
+
 
 def make_server(
     vms: Vms, streams: Streams, vm_of: Callable[[Context], str]
@@ -65,7 +76,7 @@ def make_server(
         context: Context,  # noqa: ARG001
         params: PaginatedRequestParams | None,  # noqa: ARG001
     ) -> ListToolsResult:
-        return ListToolsResult(tools=[_advertised(tool) for tool in TOOLS.values()])
+        return ListToolsResult(tools=list(_ADVERTISED.values()))
 
     async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
         tool = TOOLS.get(params.name)
@@ -92,19 +103,14 @@ def make_server(
         version=VERSION,
         title="Nexus microVM",
         instructions="The tools act in one microVM of its own, as root. Nothing reaches the host.",
+        get_tool_input_schema=_input_schema,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
 
 
-def _advertised(tool: Tool) -> Advertised:
-    return Advertised(
-        name=tool.name,
-        description=tool.description,
-        input_schema=tool.arguments.model_json_schema(),
-        output_schema=tool.result.model_json_schema(),
-        annotations=tool.annotations,
-    )
+def _input_schema(name: str) -> dict[str, Any] | None:
+    return _ADVERTISED[name].input_schema if name in _ADVERTISED else None
 
 
 def _success(result: BaseModel) -> CallToolResult:

@@ -94,7 +94,7 @@ class Servicer(GuestServiceServicer):
     async def WriteFile(
         self,
         request_iterator: AsyncIterator[pb.WriteFileRequest],
-        context: ServicerContext[pb.WriteFileRequest, pb.WriteFileResponse],  # noqa: ARG002
+        context: ServicerContext[pb.WriteFileRequest, pb.WriteFileResponse],
     ) -> pb.WriteFileResponse:
         """See gateway.proto."""
         first = await anext(request_iterator, None)
@@ -103,7 +103,8 @@ class Servicer(GuestServiceServicer):
         target = first.target
         vm = await self._vms.find_live(target.vm)
         mode = target.mode if target.HasField("mode") else None
-        size = await self._streams.write(vm, target.path, mode, _chunks(request_iterator))
+        chunks = _chunks(request_iterator, context)
+        size = await self._streams.write(vm, target.path, mode, chunks)
         return pb.WriteFileResponse(size=size)
 
     async def DeleteFile(
@@ -134,13 +135,19 @@ class Servicer(GuestServiceServicer):
         await McpStream(server, send).run(_messages(first, request_iterator))
 
 
-async def _chunks(requests: AsyncIterator[pb.WriteFileRequest]) -> AsyncIterator[bytes]:
+async def _chunks(
+    requests: AsyncIterator[pb.WriteFileRequest],
+    context: ServicerContext[pb.WriteFileRequest, pb.WriteFileResponse],
+) -> AsyncIterator[bytes]:
     async for request in requests:
         if request.WhichOneof("part") == "target":
             raise invalid_field(
                 "target", request.target.path, "only the first message names a file"
             )
         yield request.data
+    # A call that was given up also looks like the end of its requests (grpc.aio), and half a file
+    # would be put in place. But only a call that lives takes this: else we are cancelled here.
+    await context.send_initial_metadata(())
 
 
 async def _messages(

@@ -132,15 +132,15 @@ class Streams:
                     await sent
                 async with asyncio.timeout(_TIMEOUT):
                     reply = _expect(await answer, Kind.REPLY).message
+                    size = await sent
             except TimeoutError:
                 raise Unavailable(
                     "GUEST_UNREACHABLE", f"the guest did not finish {path!r} in {_TIMEOUT:g} s"
                 ) from None
             finally:
                 await _end(answer)
-        size = number(reply.get("size"), below=1 << 64)
-        if size is None:
-            raise DataLoss("GUEST_PROTOCOL", "the guest's answer lacks the file's size")
+        if reply.get("size") != size:
+            raise DataLoss("GUEST_PROTOCOL", f"the guest did not write the {size} bytes sent to it")
         return size
 
     async def delete(self, vm: Vm, path: str) -> None:
@@ -178,8 +178,8 @@ class Streams:
 @asynccontextmanager
 async def _pumping(
     connection: Connection, chunks: AsyncIterable[bytes]
-) -> AsyncIterator[asyncio.Task[None]]:
-    """Send `chunks` as DATA, then END, while the block runs."""
+) -> AsyncIterator[asyncio.Task[int]]:
+    """Send `chunks` as DATA, then END, while the block runs; the task returns the bytes sent."""
     task = asyncio.create_task(_pump(connection, chunks))
     try:
         yield task
@@ -187,14 +187,17 @@ async def _pumping(
         await _end(task)
 
 
-async def _pump(connection: Connection, chunks: AsyncIterable[bytes]) -> None:
+async def _pump(connection: Connection, chunks: AsyncIterable[bytes]) -> int:
+    size = 0
     async for chunk in chunks:
         view = memoryview(chunk)
         for start in range(0, len(view), MAX_PAYLOAD):
             piece = view[start : start + MAX_PAYLOAD]
             await connection.send(Kind.DATA, piece, timeout=_TIMEOUT)
             measures.sent.add(len(piece))
+            size += len(piece)
     await connection.send(Kind.END, timeout=_TIMEOUT)
+    return size
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

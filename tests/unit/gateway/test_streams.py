@@ -144,6 +144,19 @@ async def test_a_guest_that_refuses_a_file_before_it_has_come_is_not_waited_for(
     assert caught.value.reason == "GUEST_DISK_FULL"
 
 
+@pytest.mark.parametrize("reply", [{}, {"size": 0}, {"size": "1"}, {"size": 2}])
+async def test_a_guest_that_did_not_write_what_it_was_sent(guest, streams, vm, reply):
+    async def shrugs(side):
+        while (frame := await side.receive()) is not None:
+            if frame.kind is Kind.END:
+                await side.message(Kind.REPLY, **reply)
+
+    guest.ports[300] = shrugs
+    async with guest:
+        with pytest.raises(DataLoss, match="did not write the 1 bytes"):
+            await streams.write(vm, "/x", None, chunks(b"x"))
+
+
 async def test_a_caller_that_breaks_off_a_file_has_the_last_word(guest, streams, vm):
     ended = asyncio.get_running_loop().create_future()
 
