@@ -6,6 +6,8 @@ import grp
 from typing import TYPE_CHECKING
 
 from nexus.vmm.v1 import vmm_pb2_grpc
+from nexus_rpc.database import DatabaseError
+from nexus_rpc.errors import Unavailable
 from nexus_rpc.server import Binding, ServerError
 from nexus_vmm.assets import Assets
 from nexus_vmm.metrics import count_vms
@@ -36,9 +38,12 @@ def composition(
         places = Places(settings.vms_dir, settings.run_dir, _gid(settings.vsock_group))
         assets = Assets(settings.guest_dir)
         hub = Hub()
-        store = await Store.open(settings.state_dir / "vmm.db", hub)
-        stack.push_async_callback(store.close)
-        units = await SystemdUnits.open()
+        try:
+            store = await Store.open(settings.state_dir / "vmm.db", hub)
+            stack.push_async_callback(store.close)
+            units = await SystemdUnits.open()
+        except (DatabaseError, Unavailable) as error:
+            raise ServerError(str(error)) from error
         stack.callback(units.close)
         tasks.create_task(units.keep_connected())
         driver = FirecrackerDriver(units, places, assets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import FailedPrecondition
@@ -58,18 +58,12 @@ class FirecrackerDriver:
 
     async def stop(self, vm: Vm, grace: float) -> None:
         """Ask the guest to shut down, and kill the process after `grace` seconds."""
-        try:
-            async with asyncio.timeout(grace):
-                if grace:
-                    with closing(await dial(self._places.api(vm.id))) as api:
-                        await api.act("SendCtrlAltDel")
-                    await self._units.wait(vm.id)
-                else:
-                    await self._units.kill(vm.id)
-        except (OSError, ApiError, Fault) as error:
-            _log.warning("VM %s cannot be asked to shut down: %s", vm.id, error)
-        except TimeoutError:
-            _log.info("VM %s did not shut down within %g s", vm.id, grace)
+        if grace:
+            await self._ask(vm.id, grace)
+        else:
+            # It may have ended by itself by now.
+            with suppress(FailedPrecondition):
+                await self._units.kill(vm.id)
         await self.kill(vm.id)
 
     async def kill(self, vm_id: str) -> None:
@@ -111,6 +105,21 @@ class FirecrackerDriver:
         homes = await asyncio.to_thread(vm_ids, self._places.vms_dir)
         runs = await asyncio.to_thread(vm_ids, self._places.run_dir)
         return units | homes | runs
+
+    async def _ask(self, vm_id: str, grace: float) -> None:
+        """Ask the guest to shut down, and return once it has or `grace` seconds are over."""
+        try:
+            async with asyncio.timeout(min(grace, _ANSWER_SECONDS)):
+                with closing(await dial(self._places.api(vm_id))) as api:
+                    await api.act("SendCtrlAltDel")
+        except (OSError, ApiError, Fault) as error:  # TimeoutError is an OSError
+            _log.warning("VM %s cannot be asked to shut down: %s", vm_id, error or "no answer")
+            return
+        try:
+            async with asyncio.timeout(grace):
+                await self._units.wait(vm_id)
+        except TimeoutError:
+            _log.info("VM %s did not shut down within %g s", vm_id, grace)
 
     def _prepare(self, vm: Vm) -> Files:
         """Return what the machine boots from, and make its directory, empty. Blocks."""

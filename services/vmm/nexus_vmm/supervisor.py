@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 START_SECONDS = 60.0
 """What a start may take if the caller sets no deadline."""
 
+_FORWARD_SHARE = 0.9
+
 _log = logging.getLogger(__name__)
 
 
@@ -42,7 +44,9 @@ class Supervisor:
 
     async def start(self, request: Request, ref: str, budget: float | None) -> Vm:
         """Boot a VM within `budget` seconds (see StartVm)."""
-        return await self._work.run(self._start(request, ref, budget or START_SECONDS))
+        return await self._work.run(
+            self._start(request, ref, START_SECONDS if budget is None else budget)
+        )
 
     async def stop(self, request: Request, ref: str, grace: float) -> Vm:
         """Stop a VM, giving its guest `grace` seconds (see StopVm)."""
@@ -116,13 +120,15 @@ class Supervisor:
         await self._store.deleted(request, vm.id)
 
     async def _boot(self, vm: Vm, budget: float) -> Boot:
+        # The rest is for clearing up, so that the caller hears why and not only that.
+        within = budget * _FORWARD_SHARE
         try:
-            async with asyncio.timeout(budget):
+            async with asyncio.timeout(within):
                 with metrics.stage("total"):
                     return await self._driver.start(vm)
         except TimeoutError:
             raise DeadlineExceeded(
-                "START_TIMEOUT", f"VM {vm.name!r} did not boot within {budget:.3g} s", vm=vm.name
+                "START_TIMEOUT", f"VM {vm.name!r} did not boot within {within:.3g} s", vm=vm.name
             ) from None
 
     async def _give_up(self, request: Request, vm: Vm, error: Exception) -> None:

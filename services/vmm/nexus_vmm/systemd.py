@@ -114,8 +114,8 @@ class SystemdUnits:
                 try:
                     if await self._active(vm_id) in GONE:
                         return _with_end(await self.describe(vm_id), self._ends.get(vm_id, {}))
-                except Unavailable as error:
-                    _log.info("VM %s: its unit cannot be seen: %s", vm_id, error)
+                except (Unavailable, FailedPrecondition) as error:
+                    _log.warning("VM %s: its unit cannot be seen: %s", vm_id, error)
                 await woken.wait()
 
     async def loaded(self) -> set[str]:

@@ -37,8 +37,8 @@ class Unit:
 class Units(Protocol):
     """Starts, stops and watches the units of VMs.
 
-    Every method raises Unavailable (SYSTEMD_UNREACHABLE) when systemd does not answer, `wait`
-    excepted, and FailedPrecondition (UNIT_FAILED) when it refuses; the message is systemd's own.
+    Every method but `wait` raises Unavailable (SYSTEMD_UNREACHABLE) when systemd does not answer,
+    and FailedPrecondition (UNIT_FAILED) when it refuses; the message is systemd's own.
     """
 
     async def start(self, vm_id: str) -> Unit:

@@ -9,6 +9,7 @@ import vmm_units
 from vmm_guest import ID
 
 from nexus_rpc.errors import FailedPrecondition, Unavailable
+from nexus_vmm import microvm
 from nexus_vmm.microvm import FirecrackerDriver
 from nexus_vmm.places import API_SOCKET
 from nexus_vmm.vm import Exit
@@ -131,3 +132,17 @@ async def test_ends_are_told_in_words(setup, unit, cause, words):
     assert end.cause == cause
     assert words in end.reason
     del setup.model.units[ID]
+
+
+async def test_stop_does_not_wait_for_an_api_that_hangs(setup, monkeypatch):
+    monkeypatch.setattr(microvm, "_ANSWER_SECONDS", 0.05)
+    await setup.driver.start(setup.vm)
+    machine = setup.model.processes[ID]
+
+    async def hang(method, path, body):
+        await machine.ended
+
+    machine._answer = hang
+    async with asyncio.timeout(5):
+        await setup.driver.stop(setup.vm, 60)
+    assert isinstance(await setup.driver.describe(ID), Exit)
