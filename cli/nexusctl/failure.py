@@ -99,7 +99,8 @@ def of(error: NexusError, words: Mapping[str, str]) -> Failure:
     `words` fill the way out: `vm` and `command` as the user gave them. Notes on the error
     (PEP 678) say what was done before it, and are told with it.
     """
-    told = _Words({**words, **error.metadata})
+    told = _Words(error.metadata)
+    told.update({word: value for word, value in words.items() if value})
     message = "; ".join([error.message or error.reason, *getattr(error, "__notes__", ())])
     exit_code = _EXIT_BY_REASON.get(error.reason, _EXIT_BY_CODE.get(error.code.name, GENERAL))
     return Failure(message, _TRY.get(error.reason, "").format_map(told), exit_code)

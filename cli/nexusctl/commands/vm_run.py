@@ -24,16 +24,20 @@ if TYPE_CHECKING:
 async def run(options: Namespace, services: Services) -> int:
     """Create, start, run, and delete whatever came in between."""
     stdin = await piped_input()
-    options.vm = f"run-{secrets.token_hex(4)}"
-    async with progress(f"creating {options.vm}"):
-        vm = await create(services, wish(options, options.vm))
+    name = f"run-{secrets.token_hex(4)}"
+    async with progress(f"creating {name}"):
+        vm = await create(services, wish(options, name))
     try:
-        async with progress(f"starting {vm.name}"):
-            await start(services, vm.id)
-            await wait_ready(services, vm.id, options.timeout)
-        code = await execute(services, vm.id, options, stdin)
+        async with progress(f"starting {name}"):
+            await start(services, name)
+            await wait_ready(services, name, options.timeout)
+        code = await execute(services, name, options, stdin)
+    except NexusError as error:
+        error.metadata["vm"] = "NAME"  # the way out cannot lead to a VM that is gone
+        error.add_note(f"{name} does not stay; to look into a VM, make it by vm create")
+        raise
     finally:
-        deleted = await _delete(services, vm.id, vm.name)
+        deleted = await _delete(services, vm.id, name)
     return code if deleted else failure.OWN
 
 

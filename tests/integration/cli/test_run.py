@@ -35,7 +35,8 @@ async def test_run_deletes_when_a_step_fails(nexusctl, fakes, step):
     fakes.fail(step, Internal("DEFECT", "it broke"))
     done = await nexusctl("vm", "run", "debian", "--", "exit", "0")
     assert done.code == 125
-    assert "it broke" in done.err
+    assert "it broke; " in done.err
+    assert "does not stay" in done.err
     assert fakes.calls[-3:] == CLEAN
     assert (fakes.vms, fakes.ports) == ({}, {})
 

@@ -49,6 +49,12 @@ def test_every_way_out_can_be_told_without_any_word(reason):
     assert "{" not in of(errors.Internal(reason, "message"), {}).way_out
 
 
+def test_the_users_own_words_go_before_the_services():
+    error = errors.FailedPrecondition("VM_NOT_LIVE", "no", vm="abcdefghijklm")
+    assert of(error, {"vm": "hello"}).way_out == "nexusctl vm start hello"
+    assert of(error, {"vm": ""}).way_out == "nexusctl vm start abcdefghijklm"
+
+
 def test_what_the_service_says_is_no_format():
     assert of(errors.Internal("DEFECT", "a {vm} b"), {"vm": "x"}).message == "a {vm} b"
     told = of(errors.FailedPrecondition("VM_NOT_LIVE", ""), {"vm": "{service}"})
