@@ -17,7 +17,16 @@ MAX_MESSAGE = 20 * 1024 * 1024
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
+    # A peer that is gone without a word is noticed after 30 + 10 s; pings on idle calls only.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A server that takes no such pings would end the connection (ENHANCE_YOUR_CALM).
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # An address given is the one meant: $http_proxy is for other traffic.
+    ("grpc.enable_http_proxy", 0),
 ]
+"""Of channels and servers alike."""
 
 
 @dataclass(frozen=True)

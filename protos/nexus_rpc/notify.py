@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 
@@ -16,7 +17,9 @@ def notify(state: str) -> None:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as client:
         client.setblocking(False)
-        client.sendto(state.encode(), address)
+        # systemd may be gone, or its queue full: no reason to fail a service that works.
+        with contextlib.suppress(OSError):
+            client.sendto(state.encode(), address)
 
 
 async def watchdog() -> None:

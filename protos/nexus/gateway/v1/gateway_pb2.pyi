@@ -503,7 +503,7 @@ class ConnectMcpRequest(_message.Message):
     vm: _builtins.str
     """Id or name of the VM; in the first message."""
     message: _builtins.bytes
-    """One JSON-RPC message, UTF-8, at most 4 MiB. May be empty in the first message."""
+    """One JSON-RPC message, UTF-8, at most 16 MiB. May be empty in the first message."""
     def __init__(
         self,
         *,
