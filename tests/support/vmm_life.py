@@ -27,6 +27,7 @@ class Crash(BaseException):
 class Chaos:
     """Counts the points where vmm touches its ports, and fails or kills it at one of them.
 
+    `at` is the number of that point, or its name.
     After a kill every touch kills again: a dead process does nothing more.
     """
 
@@ -40,7 +41,7 @@ class Chaos:
         if self.dead:
             raise Crash
         self.count += 1
-        if self.count == self.at:
+        if self.at in (self.count, name):
             if self.error is not None:
                 raise self.error
             self.dead = True

@@ -161,6 +161,20 @@ async def test_an_error_at_any_point_is_recovered_from(scenario):
     assert at > 5
 
 
+async def test_a_delete_that_was_killed_spares_the_next_vm_of_the_name():
+    async with Host.fresh() as host:
+        await host.live(lambda vmm: created(vmm, host.world))
+        chaos = Chaos("half a deletion")
+        assert await host.live(lambda vmm: delete(vmm, host.world), chaos) is Crash
+
+        async def heir(vmm):
+            made = await vmm.create()
+            await delete(vmm, host.world)
+            assert vmm.hub.present() == [made]
+
+        await host.live(heir)
+
+
 async def test_live_vms_of_every_kind_are_adopted():
     async with Host.fresh() as host:
 
