@@ -72,7 +72,7 @@ unit: venv ## Run the unit and contract tests
 	$(BIN)/pytest --quiet tests/unit tests/contract
 
 .PHONY: integration
-integration: venv ## Run the tests with real processes, sockets and network namespaces
+integration: venv packages ## Run the tests with real processes, sockets and network namespaces
 	$(BIN)/pytest --quiet tests/integration
 
 .PHONY: system
@@ -85,6 +85,10 @@ test: check-protos lint unit integration system ## Run everything; nothing may b
 .PHONY: bench
 bench: venv ## Measure Nexus against the raw thing, in the dev host
 	$(BIN)/python tests/bench/run.py
+
+.PHONY: packages
+packages: ## Install the Debian packages that building and testing need
+	@/usr/bin/python3 deploy/packages.py
 
 .PHONY: up
 up: ## Bring it all up: guest image, dev host, services, and the VM `hello`

@@ -37,6 +37,13 @@ FILES = (
     ("docs/architecture.md", "usr/share/doc/nexus", 0o644),
 )
 
+# Debian packages that a host needs, by a file of each.
+_REQUIRED = {
+    "/usr/bin/rotatelogs": "apache2-utils",
+    "/usr/lib/polkit-1/polkitd": "polkitd",
+    "/usr/bin/dbus-daemon": "dbus",
+}
+
 
 def install_files(root: Path) -> None:
     """Copy the files of the table below `root`."""
@@ -79,6 +86,13 @@ def make_token(root: Path) -> None:
         file.write(secrets.token_urlsafe(32) + "\n")
 
 
+def check_machine() -> None:
+    """Raise Failure if this machine lacks a program that units of Nexus need."""
+    missing = [package for path, package in _REQUIRED.items() if not Path(path).exists()]
+    if missing:
+        raise Failure(f"this machine lacks: {' '.join(missing)}; apt-get install them first")
+
+
 def activate() -> None:
     """Make users and folders, load what the kernel needs, and tell systemd of the units."""
     run(["systemd-sysusers", "nexus.conf"])
@@ -110,6 +124,8 @@ def main() -> int:
     root = args.destdir.absolute() if args.destdir else Path("/")
     os.umask(0o022)
     try:
+        if args.destdir is None:
+            check_machine()
         install_files(root)
         install_guest(root, args.guest)
         install_environments(root, args.cache.absolute())

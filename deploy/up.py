@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -15,22 +14,7 @@ from deploy.command import Failure, run
 from deploy.devhost.devhost import DevHost
 from deploy.devhost.layout import REPO, Layout
 from deploy.devhost.steps import step
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-_PACKAGES = (
-    "busybox-static",
-    "e2fsprogs",
-    "kmod",
-    "lz4",
-    "mmdebstrap",
-    "openssh-client",
-    "openssl",
-    "python3-venv",
-    "qemu-system-x86",
-    "squashfs-tools",
-)
+from deploy.packages import install_packages
 
 _NEXT = """
 Ready. To go on:
@@ -48,29 +32,9 @@ Ready. To go on:
 def prerequisites() -> None:
     """Install the Debian packages that are missing, and the development environment."""
     with step("Install Debian packages") as notes:
-        missing = _missing(_PACKAGES)
-        if missing:
-            notes.append(" ".join(missing))
-            env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-            run(["apt-get", "update", "--quiet"], env=env)
-            run(
-                ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *missing],
-                env=env,
-            )
+        notes.extend(install_packages())
     with step("Make the development environment"):
         run(["make", "--no-print-directory", "venv"], cwd=REPO)
-
-
-def _missing(packages: Sequence[str]) -> list[str]:
-    # It fails when it knows nothing of a package, but still tells of the others.
-    known = subprocess.run(
-        ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *packages],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    ).stdout.splitlines()
-    return [package for package in packages if f"{package} installed" not in known]
 
 
 def guest_artifacts(layout: Layout) -> None:

@@ -27,14 +27,16 @@ _CMDLINE = (
 )
 
 
-def accelerator() -> tuple[str, ...]:
+def accelerator(
+    cpuinfo: Path = Path("/proc/cpuinfo"), kvm: Path = Path("/dev/kvm")
+) -> tuple[str, ...]:
     """Return QEMU's options for KVM where guests of it can have guests, else for emulation.
 
     The file alone proves nothing: there are machines where /dev/kvm exists and cannot run a stock
     kernel. What the CPU offers decides.
     """
-    offers = re.search(r"\b(svm|vmx)\b", Path("/proc/cpuinfo").read_text(encoding="ascii"))
-    if offers and os.access("/dev/kvm", os.R_OK | os.W_OK):
+    offers = re.search(r"\b(svm|vmx)\b", cpuinfo.read_text(encoding="ascii"))
+    if offers and os.access(kvm, os.R_OK | os.W_OK):
         return ("-accel", "kvm", "-cpu", "host")
     return ("-accel", "tcg,thread=multi", "-cpu", "max")
 

@@ -1,0 +1,78 @@
+"""The units keep their promises: what a slip of the pen would take away unseen."""
+
+import re
+
+import pytest
+
+from deploy.devhost.layout import REPO
+
+UNITS = REPO / "deploy/systemd"
+SERVICES = ("nexus-vmm", "nexus-netd", "nexus-gateway")
+
+
+def settings(name):
+    """Return the settings of a unit as lists by key: systemd's lists grow line by line."""
+    found = {}
+    for line in (UNITS / name).read_text().splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", [f"{service}.service" for service in SERVICES] + ["nexus-vm@.service"]
+)
+def test_every_unit_is_confined(name):
+    unit = settings(name)
+    for key in (
+        *("NoNewPrivileges", "ProtectHome", "PrivateTmp", "RestrictNamespaces", "LockPersonality"),
+        *("ProtectKernelModules", "ProtectKernelTunables", "ProtectControlGroups"),
+        "MemoryDenyWriteExecute",
+    ):
+        assert unit[key] == ["yes"], key
+    assert unit["ProtectSystem"] == ["strict"]
+    assert unit["SystemCallArchitectures"] == ["native"]
+    assert unit["SystemCallFilter"][:2] == ["@system-service", "~@privileged @resources"]
+    assert unit["User"] == unit["Group"] != ["root"]
+    assert unit.get("PrivateDevices") == ["yes"] or unit["DevicePolicy"] == ["closed"]
+    allowed = ["CAP_NET_ADMIN"] if "netd" in name else [""]
+    assert unit["CapabilityBoundingSet"] == allowed
+    assert unit.get("AmbientCapabilities", [""]) == allowed
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_comes_back_for_ever(service):
+    unit = settings(f"{service}.service")
+    assert (unit["Type"], unit["Restart"], unit["StartLimitIntervalSec"]) == (
+        ["notify"],
+        ["always"],
+        ["0"],
+    )
+    assert int(unit["WatchdogSec"][0]) > 0
+    short = service.removeprefix("nexus-")
+    assert unit["RuntimeDirectory"] == [f"nexus/{short}"]
+    assert unit["RuntimeDirectoryMode"] == ["0750"]
+
+
+def test_a_vm_depends_on_no_service():
+    text = (UNITS / "nexus-vm@.service").read_text()
+    order = r"(?m)^(Requires|Wants|BindsTo|PartOf|After|Before)=.*nexus-"
+    assert not re.search(order, text)
+    assert settings("nexus-vm@.service")["Restart"] == ["no"]
+
+
+def test_polkit_lets_vmm_at_well_formed_vms_and_nothing_else():
+    rule = (REPO / "deploy/polkit/50-nexus.rules").read_text()
+    pattern = re.compile(re.search(r"/(\^nexus-vm.*\$)/", rule)[1])
+    assert pattern.search("nexus-vm@abcdefghijk27.service")
+    for unit in (
+        *("nexus-vm@abcdefghijk2.service", "nexus-vm@abcdefghijk277.service", "undefined"),
+        *("nexus-vm@abcdefghijk27.socket", "nexus-vm@ABCDEFGHIJK27.service", "ssh.service"),
+        *(
+            "xnexus-vm@abcdefghijk27.service",
+            "nexus-vm@abcdefghijk27.service.d",
+            "nexus-vm@.service",
+        ),
+    ):
+        assert not pattern.search(unit), unit
