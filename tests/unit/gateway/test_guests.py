@@ -20,7 +20,9 @@ from nexus_rpc.channel import connect
 from nexus_rpc.errors import FailedPrecondition
 from nexus_rpc.vms import follow
 
-TIMING = Timing(ready=0.6, silence=0.3, ping=0.05, attempt=0.2)
+CALM = Timing(ready=60, silence=30, ping=0.05, attempt=30)
+HASTY = Timing(ready=0.6, silence=0.3, ping=0.05, attempt=0.2)
+hasty = pytest.mark.parametrize("timing", [HASTY], ids=["hasty"])
 VM = "a" * 13
 
 
@@ -38,7 +40,7 @@ class World:
 
 
 @asynccontextmanager
-async def following(vmm, path, *, dial=dial, timing=TIMING):
+async def following(vmm, path, *, dial=dial, timing=CALM):
     async with connect(f"unix:{path}") as channel, asyncio.TaskGroup() as tasks:
         changed = Notice()
         port = GrpcVmm(vmm_pb2_grpc.VmServiceStub(channel))
@@ -64,8 +66,13 @@ async def vmm(tmp_path):
 
 
 @pytest.fixture
-async def world(vmm, tmp_path):
-    async with following(vmm, tmp_path / "vmm.sock") as world:
+def timing():
+    return CALM
+
+
+@pytest.fixture
+async def world(vmm, tmp_path, timing):
+    async with following(vmm, tmp_path / "vmm.sock", timing=timing) as world:
         await world.until(lambda: world.vms.get(VM) is not None)
         yield world
 
@@ -147,6 +154,7 @@ async def test_a_guest_that_cannot_be_set_up_is_ready_with_a_warning(world, gues
     assert world.guest().warnings == ("no such device",)
 
 
+@hasty
 async def test_a_guest_that_never_answers_is_unreachable_in_time(world):
     began = asyncio.get_running_loop().time()
     await world.vmm.until(VM, pb.VM_STATE_UNREACHABLE)
@@ -188,6 +196,7 @@ async def floods_control(side):
         await side.frame(Kind.STDOUT, bytes(1 << 20))
 
 
+@hasty
 @pytest.mark.parametrize(
     "script",
     [silent, endless_hello, instant_close, garbage, huge_frame, half_a_hello, floods_control],
@@ -216,6 +225,7 @@ async def test_a_guest_that_is_lost_at_once_is_dialled_less_and_less(world, gues
         assert asyncio.get_running_loop().time() - began > 0.9
 
 
+@hasty
 async def test_silence_makes_a_ready_guest_unreachable_and_an_answer_ready_again(world, guest):
     asleep = asyncio.Event()
     awake = asyncio.Event()
