@@ -85,7 +85,7 @@ class _Session:
         self._socket = sock
         self._sending = threading.Lock()
         self._lock = threading.Lock()
-        self._calls: dict[object, tools.Cancellation] = {}
+        self._calls: dict[str, tools.Cancellation] = {}
         self._threads: set[threading.Thread] = set()
 
     def handle(self, line: bytes) -> None:
@@ -142,25 +142,34 @@ class _Session:
         with self._lock:
             if key in self._calls:
                 raise _RpcError(_INVALID_REQUEST, "a request with this id is running")
-            if len(self._calls) >= MAX_CALLS:
+            if len(self._threads) >= MAX_CALLS:
                 raise _RpcError(_BUSY, f"{MAX_CALLS} calls are running; wait for one to end")
             self._calls[key] = tools.Cancellation()
             self._threads.add(thread)
         thread.start()
 
     def _run(self, request_id: object, name: str, arguments: Message) -> None:
-        key = _key(request_id)
         try:
+            result = self._call(_key(request_id), name, arguments)
             # Cancelled: the specification wants no answer. Broken connection: nobody to tell.
-            with contextlib.suppress(Gone, OSError):
-                self._reply(request_id, tools.call(name, arguments, self._calls[key]))
+            if result is not None:
+                with contextlib.suppress(OSError):
+                    self._reply(request_id, result)
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+
+    def _call(self, key: str, name: str, arguments: Message) -> Message | None:
+        try:
+            return tools.call(name, arguments, self._calls[key])
+        except Gone:
+            return None
         finally:
             with self._lock:
                 self._calls.pop(key).close()
-                self._threads.discard(threading.current_thread())
 
 
-def _key(request_id: object) -> object:
+def _key(request_id: object) -> str:
     # JSON's 1, 1.0 and true are equal to Python, "1" is not: ids are compared as they were written.
     return json.dumps(request_id)
 

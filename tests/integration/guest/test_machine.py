@@ -1,0 +1,48 @@
+"""Configuring the machine, for real, in namespaces of its own: hostname, hosts, resolv.conf."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import socket, sys
+from nexus_guest.machine import Guest
+from nexus_guest.network import Network
+
+network = Network.of(
+    {"mac": "02:fc:00:00:00:01", "ipv4": "10.0.0.1/8", "gateway": "10.0.0.2", "dns": ["9.9.9.9"]}
+)
+for _ in range(2):
+    warnings = Guest().configure("hello", network)
+print(socket.gethostname())
+print(warnings)
+"""
+
+
+def test_steps_are_taken_though_one_fails(tmp_path):
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    (etc / "resolv.conf").symlink_to("/run/nowhere/stub.conf")
+    (etc / "hosts").write_text("127.0.0.1 localhost\n10.1.1.1 other\n")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    shell = f"mount --bind {etc} /etc && exec {sys.executable} {tmp_path}/script.py"
+    done = subprocess.run(
+        ["unshare", "--net", "--uts", "--mount", "sh", "-c", shell],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    hostname, warnings = done.stdout.splitlines()
+    assert hostname == "hello"
+    assert warnings.startswith("['network: no interface with hardware address")
+    assert warnings.count("', '") == 0
+    assert (etc / "hostname").read_text() == "hello\n"
+    assert (etc / "hosts").read_text().splitlines() == [
+        "127.0.0.1 localhost",
+        "10.1.1.1 other",
+        "127.0.1.1\thello\t# set by nexus",
+    ]
+    resolv = Path(etc / "resolv.conf")
+    assert not resolv.is_symlink()
+    assert resolv.read_text() == "nameserver 9.9.9.9\n"
