@@ -135,6 +135,20 @@ async def test_killed_at_any_moment_it_is_back_with_the_guest_and_vmm_down_is_no
 
 
 async def test_stops_in_order_and_in_time_with_everything_open(setup, tmp_path):
+    result = asyncio.get_running_loop().create_future()
+
+    async def use_mcp():
+        async with (
+            httpx2.AsyncClient(headers={"authorization": f"Bearer {TOKEN}"}) as http,
+            Client(
+                streamable_http_client(f"{setup.url}/vms/hello/mcp", http_client=http),
+                mode="legacy",
+            ) as client,
+        ):
+            asked = {"command": "uname", "args": ["-r"]}
+            result.set_result(await client.call_tool("run_command", asked))
+            await asyncio.Event().wait()
+
     fake = FakeVmm()
     async with real_agent(tmp_path) as (path, _), serving_vmm(fake, tmp_path / "vmm.sock"):
         fake.put(make_vm(path=path))
@@ -142,20 +156,18 @@ async def test_stops_in_order_and_in_time_with_everything_open(setup, tmp_path):
             await ready(stub)
             call = stub.Exec(pb.ExecRequest(vm="hello", argv=["sh", "-c", "echo $$; sleep 1000"]))
             pid = int((await call.read()).stdout)
-            async with httpx2.AsyncClient(
-                headers={"authorization": f"Bearer {TOKEN}"}, timeout=60
-            ) as http:
-                streams = streamable_http_client(f"{setup.url}/vms/hello/mcp", http_client=http)
-                async with Client(streams, mode="legacy") as client:
-                    asked = {"command": "uname", "args": ["-r"]}
-                    result = await client.call_tool("run_command", asked)
-                    assert result.structured_content["stdout"].strip() == os.uname().release
+            using = asyncio.create_task(use_mcp())
+            async with asyncio.timeout(30):
+                kernel = (await result).structured_content["stdout"].strip()
+            assert kernel == os.uname().release
 
-                    process.send_signal(signal.SIGTERM)
-                    async with asyncio.timeout(12):  # systemd gives it 15
-                        assert await process.wait() == 0
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(15):  # what systemd gives it
+                assert await process.wait() == 0
             await asyncio.to_thread(wait_until_gone, pid)
             call.cancel()
+            using.cancel()
+            await asyncio.gather(using, return_exceptions=True)
 
 
 async def test_what_it_costs_idle_and_under_a_flood(setup, tmp_path):
