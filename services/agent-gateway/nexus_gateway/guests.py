@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nexus_gateway.guest import Follower, Guest, State, Timing
 from nexus_gateway.reports import Reporter
 from nexus_gateway.vms import is_live
+from nexus_rpc.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,15 +42,31 @@ class Guests:
         known = self._known.get(vm.id)
         return known if known is not None and known.boot == vm.boot else Guest(vm.id, vm.boot)
 
-    async def ready(self, vm: Vm) -> Guest:
-        """Return the guest once it is ready, in this boot of the VM or a later one.
+    async def ready(self, vm: str) -> Guest:
+        """Return the guest of the VM with that id or name once it is ready; wait for vmm too.
 
-        NotFound (VM_NOT_FOUND) or FailedPrecondition (VM_NOT_LIVE) if the VM goes meanwhile.
+        NotFound (VM_NOT_FOUND) or FailedPrecondition (VM_NOT_LIVE), also if that comes meanwhile.
         """
-        while (guest := self.of(vm)).state is not State.READY:
+        known = await self._live(vm)
+        while (guest := self.of(known)).state is not State.READY:
             await self._changed.wait()
-            vm = await self._vms.find_live(vm.id)
+            known = await self._vms.find_live(known.id)
         return guest
+
+    async def _live(self, vm: str) -> Vm:
+        while True:
+            try:
+                return await self._vms.find_live(vm, fresh=True)
+            except Unavailable:
+                await self._vms.synced()
+
+    def why_not_ready(self, vm: str) -> str:
+        """Say what `ready` waits for, for people."""
+        known = self._vms.look_up(vm)
+        if known is None:
+            return "vmm does not answer, and the VM is not known without it"
+        guest = self.of(known)
+        return f"the guest is {guest.state.name}: {guest.reason}"
 
     def count(self) -> Counter[State]:
         """Return how many guests are in which state."""

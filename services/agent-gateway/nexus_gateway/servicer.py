@@ -47,23 +47,21 @@ class Servicer(GuestServiceServicer):
         context: ServicerContext[pb.GetGuestRequest, pb.GetGuestResponse],
     ) -> pb.GetGuestResponse:
         """See gateway.proto."""
-        vm = await self._vms.find_live(request.vm, fresh=request.wait_ready)
         if not request.wait_ready:
+            vm = await self._vms.find_live(request.vm)
             return pb.GetGuestResponse(guest=_guest(self._guests.of(vm)))
         left = context.time_remaining()
         # A little early: an answer after the deadline would reach nobody.
         patience = _LONGEST_WAIT if left is None else max(left - 0.25, left * 0.9)
         try:
             async with asyncio.timeout(patience):
-                return pb.GetGuestResponse(guest=_guest(await self._guests.ready(vm)))
+                return pb.GetGuestResponse(guest=_guest(await self._guests.ready(request.vm)))
         except TimeoutError:
-            guest = self._guests.of(vm)
             raise DeadlineExceeded(
                 "GUEST_NOT_READY",
-                f"the guest of VM {vm.name!r} is {guest.state.name} after {patience:.1f} s:"
-                f" {guest.reason}",
-                vm=vm.id,
-                state=guest.state.name,
+                f"VM {request.vm!r} is not ready after {patience:.1f} s:"
+                f" {self._guests.why_not_ready(request.vm)}",
+                vm=request.vm,
             ) from None
 
     async def Exec(  # type: ignore[override]  # see above

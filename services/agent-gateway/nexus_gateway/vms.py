@@ -82,9 +82,14 @@ class Vms:
         """Return the VM with that id as it was told last."""
         return self._by_id.get(vm_id)
 
+    async def synced(self) -> None:
+        """Return once vmm has told all its VMs, at once if it has and is still followed."""
+        while not self._synced:
+            await self._changed.wait()
+
     async def find(self, vm: str) -> Vm:
         """Return the VM with that id or name. NotFound (VM_NOT_FOUND)."""
-        found = self._look_up(vm)
+        found = self.look_up(vm)
         return found if found is not None else await self._ask(vm)
 
     async def find_live(self, vm: str, *, fresh: bool = False) -> Vm:
@@ -93,7 +98,7 @@ class Vms:
         NotFound (VM_NOT_FOUND); FailedPrecondition (VM_NOT_LIVE). WatchVms lags a little, so
         vmm has the last word before either is raised, unless it is down.
         """
-        found = self._look_up(vm)
+        found = self.look_up(vm)
         if fresh or found is None or not is_live(found):
             found = await self._ask(vm)
         if not is_live(found):
@@ -103,7 +108,8 @@ class Vms:
             )
         return found
 
-    def _look_up(self, vm: str) -> Vm | None:
+    def look_up(self, vm: str) -> Vm | None:
+        """Return the VM with that id or name as it was told last."""
         check_vm_ref("vm", vm)
         if vm in self._by_id:
             return self._by_id[vm]
@@ -120,7 +126,7 @@ class Vms:
         return answer
 
     def _last_known(self, vm: str, error: NexusError) -> Vm:
-        known = self._look_up(vm)
+        known = self.look_up(vm)
         if known is not None:
             return known
         if self._complete:

@@ -316,16 +316,29 @@ async def test_a_gateway_that_restarts_tells_vmm_nothing_new(vmm, guest, tmp_pat
 
 
 async def test_ready_waits_and_ends_with_the_vm(world, guest):
-    waiting = asyncio.create_task(world.guests.ready(world.vms.get(VM)))
+    waiting = asyncio.create_task(world.guests.ready("hello"))
     async with guest:
         assert (await waiting).state is State.READY
     world.vmm.change(VM, state=pb.VM_STATE_RUNNING, boot="boot-2")
+    waiting = asyncio.create_task(world.guests.ready(VM))
     await world.until(lambda: world.vms.get(VM).boot == "boot-2")
-    waiting = asyncio.create_task(world.guests.ready(world.vms.get(VM)))
+    assert "CONNECTING" in world.guests.why_not_ready("hello")
     world.vmm.change(VM, state=pb.VM_STATE_CRASHED)
     with pytest.raises(FailedPrecondition) as caught:
         await waiting
     assert caught.value.reason == "VM_NOT_LIVE"
+
+
+async def test_ready_waits_for_vmm_too(tmp_path, guest):
+    fake = FakeVmm()
+    fake.put(make_vm(path=tmp_path / "agent.sock"))
+    path = tmp_path / "vmm.sock"
+    async with guest, following(fake, path) as world:
+        waiting = asyncio.create_task(world.guests.ready("hello"))
+        await world.changed.wait()
+        assert "vmm does not answer" in world.guests.why_not_ready("hello")
+        async with serving_vmm(fake, path):
+            assert (await waiting).state is State.READY
 
 
 async def test_a_defect_met_with_one_guest_costs_no_other(vmm, tmp_path, caplog):
