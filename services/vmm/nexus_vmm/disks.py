@@ -1,7 +1,8 @@
 """The writable disk of a VM: a sparse file that the guest makes a file system on.
 
 A disk appears under its name only when it is whole, so a kill half-way leaves nothing that looks
-like one.
+like one. Nothing is synced to the host's disk here: what a power loss takes, the first start makes
+again, and what a guest writes is synced as the guest asks.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ def make_home(places: Places, vm_id: str, disk_mib: int) -> None:
         make_directory(home, 0o2750)
         make_directory(places.console(vm_id), 0o2770)
         _make_disk(places.disk(vm_id), disk_mib * _MIB)
-        _sync(places.vms_dir)
     except OSError as error:
         if error.errno not in _FULL:
             raise
@@ -57,17 +57,6 @@ def _make_disk(path: Path, size: int) -> None:
     try:
         os.ftruncate(handle, size)
         os.fchmod(handle, 0o660)
-        os.fsync(handle)
     finally:
         os.close(handle)
     half.rename(path)
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    """Make names in `directory` durable (fsync(2): a file's own fsync does not)."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

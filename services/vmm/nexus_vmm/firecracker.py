@@ -1,4 +1,4 @@
-"""Firecracker's API: JSON over HTTP/1.1 on a unix socket, one request at a time.
+"""Firecracker's API: JSON over HTTP/1.1 on a unix socket.
 
 Just what that server speaks: answers have a Content-Length or no body. Firecracker runs hostile
 guests, so what it says is bounded and checked like anything from outside.
@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _MAX_LINE = 4096
@@ -22,7 +23,11 @@ _LONGEST_RETRY = 0.02
 
 
 class Fault(Exception):
-    """Firecracker refused a request; the text is its `fault_message`."""
+    """Firecracker refused a request to `path`; the text is its `fault_message`."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class ApiError(Exception):
@@ -42,28 +47,35 @@ class Api:
 
     async def get(self, path: str) -> dict[str, Any]:
         """Return the resource at `path`. Raises Fault, ApiError."""
-        return await self._request("GET", path, b"")
+        (answer,) = await self._exchange([(path, None)])
+        return answer
 
-    async def put(self, path: str, resource: dict[str, Any]) -> None:
-        """Set the resource at `path`. Raises Fault, ApiError."""
-        await self._request("PUT", path, json.dumps(resource).encode())
+    async def put_all(self, resources: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Set resources, in order, at the cost of one round trip. Raises Fault, ApiError.
+
+        All are sent before the first answer comes, so those after a refused one are set too.
+        """
+        await self._exchange(resources)
 
     async def act(self, action: str) -> None:
         """Do `action`, such as InstanceStart. Raises Fault, ApiError."""
-        await self.put("/actions", {"action_type": action})
+        await self._exchange([("/actions", {"action_type": action})])
 
-    async def _request(self, method: str, path: str, body: bytes) -> dict[str, Any]:
-        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
-        if body:
-            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    async def _exchange(
+        self, requests: Sequence[tuple[str, dict[str, Any] | None]]
+    ) -> list[dict[str, Any]]:
+        """Send a GET for each None and a PUT for each resource, and return the answers."""
         try:
-            self._writer.write(f"{head}\r\n".encode() + body)
+            self._writer.write(b"".join(_request(path, resource) for path, resource in requests))
             await self._writer.drain()
-            status, answer = await self._answer()
+            return [await self._answer_for(path) for path, _ in requests]
         except (OSError, EOFError, ValueError) as error:
-            raise ApiError(f"{method} {path}: {error or 'the connection was closed'}") from error
+            raise ApiError(f"{requests[0][0]}: {error or 'the connection was closed'}") from error
+
+    async def _answer_for(self, path: str) -> dict[str, Any]:
+        status, answer = await self._answer()
         if status >= HTTPStatus.BAD_REQUEST:
-            raise Fault(str(answer.get("fault_message", f"status {status}")))
+            raise Fault(path, str(answer.get("fault_message", f"status {status}")))
         return answer
 
     async def _answer(self) -> tuple[int, dict[str, Any]]:
@@ -95,6 +107,15 @@ class Api:
         except asyncio.LimitOverrunError as error:
             raise ValueError("a line without end") from error
         return line[:-2].decode("ascii")
+
+
+def _request(path: str, resource: dict[str, Any] | None) -> bytes:
+    head = f"{'GET' if resource is None else 'PUT'} {path} HTTP/1.1\r\nHost: localhost\r\n"
+    body = b""
+    if resource is not None:
+        body = json.dumps(resource).encode()
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Accept: application/json\r\n\r\n".encode() + body
 
 
 async def dial(path: Path) -> Api:

@@ -124,6 +124,9 @@ class FirecrackerDriver:
     def _prepare(self, vm: Vm) -> Files:
         """Return what the machine boots from, and make its directory, empty. Blocks."""
         files = self._assets.find(vm.spec)
+        if not vm.boot:
+            # A power loss may have taken a fresh disk, which holds nothing yet.
+            make_home(self._places, vm.id, vm.spec.disk_mib)
         run = self._places.run(vm.id)
         remove_directory(run)
         # Others may pass through to vsock/, but see nothing else.
@@ -153,21 +156,17 @@ class FirecrackerDriver:
 
     async def _boot(self, vm: Vm, unit: Unit, api: Api, files: Files) -> Boot:
         """Configure and start the machine behind `api`."""
-        step = "/"
         try:
             with stage("configure"):
-                info = await api.get(step)
-                for step, resource in configuration(vm, files, self._places.disk(vm.id)):
-                    await api.put(step, resource)
+                info = await api.get("/")
+                await api.put_all(configuration(vm, files, self._places.disk(vm.id)))
             with stage("boot"):
-                step = "InstanceStart"
-                await api.act(step)
+                await api.act("InstanceStart")
         except Fault as fault:
-            raise _boot_failed(f"Firecracker refused {step}: {fault}") from fault
+            raise _boot_failed(f"Firecracker refused {fault.path}: {fault}") from fault
         except ApiError as error:
             now = await self._units.describe(vm.id)
-            reason = f"at {step}, {_ended(now).reason}" if now.gone else str(error)
-            raise _boot_failed(reason) from error
+            raise _boot_failed(_ended(now).reason if now.gone else str(error)) from error
         return Boot(unit.invocation, unit.pid, str(info.get("vmm_version", "")))
 
 
@@ -185,7 +184,7 @@ def _boot_failed(why: str) -> FailedPrecondition:
 def _ended(unit: Unit) -> Exit:
     """Return how the process of `unit` ended, from systemd's record of it."""
     if unit.exit_code == 0:
-        return Exit("unknown", "the process ended, and systemd kept no record of how")
+        return Exit("unknown", "the process is gone, and systemd has no record of its end")
     if unit.exit_code == CLD_EXITED:
         if unit.exit_status == 0:
             return Exit("shutdown", "the guest shut down or rebooted, and Firecracker ended")

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
-from nexus_rpc.errors import NexusError, Unavailable
+from nexus_rpc.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -60,9 +60,6 @@ async def _deliver(operation: Coroutine[Any, Any, _T], outcome: asyncio.Future[_
     except asyncio.CancelledError:
         outcome.cancel()
         raise
-    except NexusError as error:
-        _log.info("an operation failed: %s", error)
-        outcome.set_exception(error)
-    except Exception as error:  # noqa: BLE001  # a defect: the caller's interceptor reports it
-        _log.warning("an operation failed by a defect: %r", error)
+    except Exception as error:  # noqa: BLE001  # told by whoever called, or by nobody any more
+        _log.debug("an operation failed: %r", error)
         outcome.set_exception(error)

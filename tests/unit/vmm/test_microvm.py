@@ -55,6 +55,19 @@ async def test_what_an_earlier_run_left_is_not_used(setup):
     await setup.driver.start(setup.vm)
 
 
+async def test_a_fresh_disk_that_a_power_loss_took_is_made_again(setup):
+    setup.places.disk(ID).unlink()
+    await setup.driver.start(setup.vm)
+    assert setup.places.disk(ID).stat().st_size == setup.vm.spec.disk_mib * 1024 * 1024
+
+
+async def test_a_used_disk_is_never_made_again(setup):
+    setup.places.disk(ID).unlink()
+    with pytest.raises(FailedPrecondition, match=r"drives/overlay: No such file"):
+        await setup.driver.start(vmm_guest.vm(boot="an earlier boot"))
+    assert not setup.places.disk(ID).exists()
+
+
 async def test_a_process_that_someone_else_started_is_replaced(setup):
     setup.places.run(ID).mkdir()
     await setup.model.start(ID)
