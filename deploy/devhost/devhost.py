@@ -45,14 +45,11 @@ class DevHost:
         if not self._layout.image.exists():
             raise Failure("there is no dev host; build it first: make up")
         deadline = time.monotonic() + _START_SECONDS
-        image = self._layout.image.readlink().name
-        booted = self._layout.run / "image"
-        if self._machine.running() and booted.read_text(encoding="utf-8") != image:
+        if self._machine.running() and self._machine.outdated():
             self.stop()
         if not self._machine.running():
             with step("Boot the dev host"):
                 self._machine.start()
-                booted.write_text(image, encoding="utf-8")
                 self._machine.wait_for_ssh(deadline)
         with step("Wait for the services"):
             self._wait_for_services()
@@ -118,11 +115,11 @@ def main() -> int:
     layout = Layout()
     try:
         if args.command == "exec":
-            return Shell(layout).exec(args.argv or ["bash", "-l"])
+            Shell(layout).exec(args.argv or ["bash", "-l"])
         if args.command == "copy":
-            return Shell(layout).copy(args.sources, args.target)
+            Shell(layout).copy(args.sources, args.target)
         if args.command == "forward":
-            return Shell(layout).forward(args.port)
+            Shell(layout).forward(args.port)
         code: int = getattr(DevHost(layout), args.command)()
     except Failure as error:
         print(f"devhost: {error}", file=sys.stderr)

@@ -49,10 +49,15 @@ class Machine:
         self._monitor = layout.run / "qmp.sock"
         self._pid = layout.run / "qemu.pid"
         self._serial = layout.run / "serial.log"
+        self._booted = layout.run / "image"
 
     def running(self) -> bool:
         """Whether QEMU runs."""
         return self._layout.run.is_dir() and qmp.execute(self._monitor, "query-status")
+
+    def outdated(self) -> bool:
+        """Whether what runs was booted from another image than the last built."""
+        return self._booted.read_text(encoding="utf-8") != self._layout.image.readlink().name
 
     def start(self) -> None:
         """Start QEMU in the background. Raises Failure with what QEMU says if it cannot."""
@@ -60,10 +65,13 @@ class Machine:
         for path in (self._monitor, self._pid, self._serial):
             path.unlink(missing_ok=True)
         ports = [(SSH_PORT, 22), *((port, port) for port in GRPC_PORTS)]
+        for here, _ in ports:
+            _check_free(here)
         forwards = "".join(
             f",hostfwd=tcp:127.0.0.1:{here}-{ADDRESS}:{there}" for here, there in ports
         )
         image = self._layout.image.resolve()
+        self._booted.write_text(image.name, encoding="utf-8")
         run(
             [
                 *("qemu-system-x86_64", *accelerator(), "-M", "q35"),
@@ -121,6 +129,18 @@ class Machine:
         except FileNotFoundError:
             return "(nothing on the serial console)"
         return "\n".join([f"--- end of {self._serial}:", *text.splitlines()[-_TAIL_LINES:]])
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as QEMU does
+        try:
+            server.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise Failure(
+                f"port {port} of 127.0.0.1 is taken: {error.strerror}; another dev host may be "
+                f"running: stop it, or see who it is with: ss -ltnp sport = {port}"
+            ) from error
 
 
 def _greets(port: int) -> bool:
