@@ -106,10 +106,11 @@ def _wrap(
         async with around(method, context):
             return await behaviour(request, context)
 
-    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
+    async def stream(request: Any, context: Context) -> None:  # noqa: ANN401  # any message
+        # A coroutine that writes: a generator of a cancelled call is left to the collector.
         async with around(method, context), aclosing(behaviour(request, context)) as answers:
             async for answer in answers:
-                yield answer
+                await context.write(answer)
 
     make = getattr(grpc, f"{kind}_rpc_method_handler")
     wrapped: grpc.RpcMethodHandler[Any, Any] = make(

@@ -51,7 +51,7 @@ def outside(devhost):
         f"{ns} addr add {OUTSIDE}/24 dev eth0; {ns} link set eth0 up; {ns} link set lo up"
     )
     assert (
-        devhost.out(f"{ns} route")
+        devhost.out(f"{ns} route").strip()
         == "198.51.100.0/24 dev eth0 proto kernel scope link src " + OUTSIDE
     )
     echo = (
@@ -98,7 +98,7 @@ def snapshot(devhost):
         return devhost.out(
             "ip -o link show type tun | cut -d: -f2 | sort; nft list table inet nexus;"
             "systemctl list-units --all --plain --no-legend 'nexus-vm@*' | sort;"
-            "find /run/nexus/vms /var/lib/nexus/vms -mindepth 1 | sort;"
+            "find /run/nexus/vms /var/lib/nexus/vms -mindepth 1 -not -path '*/console/*' | sort;"
             "bridge link show master nexbr0 | cut -d: -f2 | sort"
         )
 
