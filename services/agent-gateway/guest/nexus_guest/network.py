@@ -42,7 +42,7 @@ class Network:
             raise invalid("ipv4", ipv4, "an address with its prefix, such as 172.16.0.2/12")
         dns = fields.texts(message, "dns")
         for server in dns:
-            _packed("dns", server)
+            _packed("dns", server, socket.AF_INET6 if ":" in server else socket.AF_INET)
         return cls(
             mac=bytes.fromhex(mac.replace(":", "")),
             address=_packed("ipv4", address),
@@ -69,8 +69,8 @@ class Network:
             rtnetlink.close()
 
 
-def _packed(field: str, address: str) -> bytes:
+def _packed(field: str, address: str, family: int = socket.AF_INET) -> bytes:
     try:
-        return socket.inet_pton(socket.AF_INET, address)
+        return socket.inet_pton(family, address)
     except OSError:
-        raise invalid(field, address, "an IPv4 address") from None
+        raise invalid(field, address, "an IP address") from None
