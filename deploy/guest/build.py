@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 
 # The overlay: blank and sparse when vmm makes it, so there is nothing to zero or to discard.
 MKE2FS = (
-    "-q -F -t ext4 -b 4096 -m 0 -J size=16 -O ^resize_inode"
+    "-q -F -t ext4 -b 4096 -m 0 -O ^resize_inode"
     " -E nodiscard,lazy_itable_init=1,lazy_journal_init=1,assume_storage_prezeroed=1"
 )
 
@@ -34,10 +34,11 @@ def build(out: Path) -> None:
         digest([HERE / "kernel.py"], package),
         lambda at: kernel.build(package, at),
     )
+    boot = [HERE / "initramfs.py", HERE / "cmdline", initramfs.SCRIPT, initramfs.BUSYBOX]
     initrd = stage(
         stages,
         "initramfs",
-        digest([HERE / "initramfs.py", initramfs.SCRIPT, initramfs.BUSYBOX], linux.name, MKE2FS),
+        digest(boot, linux.name, MKE2FS),
         lambda at: _build_initrd(linux, at),
     )
     found = packages.versions(runtime.PACKAGES)
@@ -49,7 +50,7 @@ def build(out: Path) -> None:
         "bin/jailer": binaries / "jailer",
         "kernels/default/vmlinux": linux / "vmlinux",
         "kernels/default/initrd": initrd / "initrd",
-        "kernels/default/cmdline": HERE / "cmdline",
+        "kernels/default/cmdline": initrd / "cmdline",
         "runtime.img": drive / "runtime.img",
         "images/debian.img": debian / "debian.img",
     }.items():
@@ -60,6 +61,7 @@ def build(out: Path) -> None:
 def _build_initrd(linux: Path, at: Path) -> None:
     archive = initramfs.build(linux, kernel.release(linux), MKE2FS)
     (at / "initrd").write_bytes(archive)
+    shutil.copyfile(HERE / "cmdline", at / "cmdline")
 
 
 def _place(file: Path, target: Path) -> None:
@@ -72,6 +74,7 @@ def _place(file: Path, target: Path) -> None:
     except OSError:
         shutil.copy(file, fresh)
     fresh.rename(target)
+    fresh.unlink(missing_ok=True)  # rename(2) leaves it when both are links to one file
 
 
 def _link(folder: Path, target: Path) -> None:
