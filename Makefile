@@ -16,7 +16,7 @@ PROTOS := $(wildcard protos/nexus/*/v1/*.proto)
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(UV):
+$(UV): | packages
 	/usr/bin/python3 -m venv $(CACHE)/uv
 	$(CACHE)/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
 
@@ -46,7 +46,7 @@ endef
 protos: venv ## Generate code from the protos
 	$(call generate,.)
 
-$(BUF):
+$(BUF): | packages
 	npm install --silent --no-fund --no-audit --prefix $(CACHE)/npm @bufbuild/buf@1.75.0
 
 .PHONY: check-protos
@@ -72,7 +72,7 @@ unit: venv ## Run the unit and contract tests
 	$(BIN)/pytest --quiet tests/unit tests/contract
 
 .PHONY: integration
-integration: venv packages ## Run the tests with real processes, sockets and network namespaces
+integration: venv ## Run the tests with real processes, sockets and network namespaces
 	$(BIN)/pytest --quiet tests/integration
 
 .PHONY: system

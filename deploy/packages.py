@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ PACKAGES = (
     "apache2-utils",
     "binutils",
     "busybox-static",
+    "dbus-daemon",
     "e2fsprogs",
+    "iproute2",
     "kmod",
     "lz4",
     "mmdebstrap",
@@ -24,6 +27,8 @@ PACKAGES = (
     "python3-venv",
     "qemu-system-x86",
 )
+ELSEWHERE = ("npm",)
+"""Packages whose program may also come from elsewhere, in whatever version."""
 
 
 def install_packages() -> list[str]:
@@ -47,7 +52,8 @@ def _missing() -> list[str]:
         timeout=60,
         check=False,
     ).stdout.splitlines()
-    return [package for package in PACKAGES if f"{package} installed" not in known]
+    packages = [package for package in PACKAGES if f"{package} installed" not in known]
+    return packages + [name for name in ELSEWHERE if shutil.which(name) is None]
 
 
 def main() -> int:

@@ -152,7 +152,9 @@ class BareFirecracker:
             time.sleep(0.002)
         kernel = GUEST / "kernels/default"
         self._api("PUT", "/machine-config", {"vcpu_count": 1, "mem_size_mib": 128})
-        boot_args = (kernel / "cmdline").read_text().strip()
+        # As vmm has it: the tuning that came with the kernel goes behind the plain words.
+        tuning = (kernel / "cmdline").read_text().strip()
+        boot_args = f"console=ttyS0 reboot=k panic=1 pci=off {tuning}"
         images = {
             "kernel_image_path": str(kernel / "vmlinux"),
             "initrd_path": str(kernel / "initrd"),

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import uuid
 
 import pytest
 from devhost import ROOT
@@ -34,9 +35,10 @@ def name(devhost):
 
 
 def test_a_vm_from_create_to_delete(hello, name):
-    made = vmm("CreateVm", {"name": name, "requestId": "curl-1"})["vm"]
+    create = {"name": name, "requestId": str(uuid.uuid4())}
+    made = vmm("CreateVm", create)["vm"]
     assert made["state"] == "VM_STATE_CREATED"
-    assert vmm("CreateVm", {"name": name, "requestId": "curl-1"})["vm"]["id"] == made["id"]
+    assert vmm("CreateVm", create)["vm"]["id"] == made["id"]
 
     assert vmm("StartVm", {"vm": name})["vm"]["state"] == "VM_STATE_RUNNING"
     assert vmm("StartVm", {"vm": name}, fails=True)["code"] == "failed_precondition"
