@@ -11,7 +11,8 @@ from nexus_guest.network import Network
 def ip(*args):
     return json.loads(subprocess.run(["ip", "-j", *args], check=True, capture_output=True).stdout)
 
-subprocess.run("ip link add name eth7 address 02:fc:00:00:00:07 type bridge", shell=True, check=True)
+ADD = "ip link add name eth7 address 02:fc:00:00:00:07 type bridge"
+subprocess.run(ADD, shell=True, check=True)
 def network(address):
     return Network.of({"mac": "02:FC:00:00:00:07", "ipv4": address, "gateway": "172.16.0.1"})
 
