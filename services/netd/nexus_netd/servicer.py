@@ -12,7 +12,6 @@ from nexus.netd.v1 import netd_pb2 as pb
 from nexus.netd.v1 import netd_pb2_grpc
 from nexus_netd.subnet import mac
 from nexus_rpc import paging
-from nexus_rpc.errors import invalid_field
 from nexus_rpc.ids import check_vm_id
 
 if TYPE_CHECKING:
@@ -85,10 +84,9 @@ class Servicer(netd_pb2_grpc.NetworkServiceServicer):
     ) -> pb.ListPortsResponse:
         """Return a page of ports."""
         size = paging.page_size(request.page_size)
-        after = _host(request.page_token) if request.page_token else 0
         # One more than asked for tells whether there is a next page.
-        leases = await self._netd.page(after, size + 1)
-        token = paging.encode(str(leases[size - 1].host)) if len(leases) > size else ""
+        leases = await self._netd.page(paging.decode(request.page_token), size + 1)
+        token = paging.encode(leases[size - 1].host) if len(leases) > size else ""
         return pb.ListPortsResponse(
             ports=[self._port(lease) for lease in leases[:size]], next_page_token=token
         )
@@ -122,11 +120,3 @@ class Servicer(netd_pb2_grpc.NetworkServiceServicer):
             dns=self._network.dns,
             create_time=created,
         )
-
-
-def _host(token: str) -> int:
-    try:
-        # Bounded, since SQLite knows no integer above 63 bits.
-        return min(int(paging.decode(token)), 1 << 32)
-    except ValueError:
-        raise invalid_field("page_token", token, "the next_page_token of the page before") from None

@@ -76,10 +76,10 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
         """Return a page of VMs."""
         size = paging.page_size(request.page_size)
         # One more than asked for tells whether there is another page.
-        vms = await self._store.page(_page_key(request.page_token), size + 1)
+        vms = await self._store.page(paging.decode(request.page_token), size + 1)
         return vmm_pb2.ListVmsResponse(
             vms=[to_proto(vm, self._places) for vm in vms[:size]],
-            next_page_token=paging.encode(str(vms[size - 1].seq)) if len(vms) > size else "",
+            next_page_token=paging.encode(vms[size - 1].seq) if len(vms) > size else "",
         )
 
     async def StartVm(
@@ -159,12 +159,3 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
 
 def _request(method: str, request_id: str, body: Message) -> Request:
     return Request(id=request_id, method=method, body=body)
-
-
-def _page_key(token: str) -> int:
-    if not token:
-        return 0
-    try:
-        return int(paging.decode(token))
-    except ValueError:
-        raise invalid_field("page_token", token, "the next_page_token of the page before") from None
