@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from opentelemetry import trace
 
+LEVELS = ("debug", "info", "warning", "error")
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -39,7 +40,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def setup(service: str, level: str) -> None:
-    """Send all logs of this process to stderr as JSON lines. Raises ValueError for a bad level."""
+    """Send all logs of this process from `level`, one of LEVELS, on to stderr as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

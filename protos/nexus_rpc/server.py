@@ -1,8 +1,7 @@
 """The gRPC server of a service, from its lock to its last answer.
 
-`main` is all that a service's `__main__` calls: it serves what `compose` returns on a unix socket
-(and on TCP with mTLS where that is set), with health, reflection, metrics and logs, tells systemd
-how it is, and stops in order on SIGTERM.
+`main` serves what `compose` returns on a unix socket (and on TCP with mTLS where that is set), with
+health, reflection, metrics and logs, tells systemd how it is, and stops in order on SIGTERM.
 """
 
 from __future__ import annotations
@@ -23,8 +22,11 @@ from grpc_reflection.v1alpha import reflection
 
 from nexus_rpc import logs
 from nexus_rpc.channel import OPTIONS
+from nexus_rpc.database import DatabaseError
+from nexus_rpc.errors import NexusError
 from nexus_rpc.interceptors import AroundCalls, errors, observed
 from nexus_rpc.notify import notify, watchdog
+from nexus_rpc.settings import SettingsError, check_loopback
 from nexus_rpc.telemetry import prometheus, telemetry
 
 if TYPE_CHECKING:
@@ -66,8 +68,8 @@ class ServerSettings:
     """How a service is served: sockets, logs, telemetry.
 
     `runtime_dir` holds NAME.sock, NAME.lock and metrics.sock. `metrics_listen` ("127.0.0.1:9700")
-    replaces metrics.sock. `otlp_endpoint` is a gRPC URL. `stop_seconds` is what calls under way
-    get to end when the service stops.
+    replaces metrics.sock. `otlp_endpoint` is a gRPC URL. `log_level` is the least level that is
+    logged. `stop_seconds` is what calls under way get to end when the service stops.
     """
 
     runtime_dir: Path
@@ -79,6 +81,13 @@ class ServerSettings:
     log_level: str = "info"
     stop_seconds: float = 5.0
 
+    def __post_init__(self) -> None:
+        check_loopback("metrics_listen", self.metrics_listen)
+        if self.log_level not in logs.LEVELS:
+            raise ValueError(
+                f"log_level is {self.log_level!r}: expected one of {', '.join(logs.LEVELS)}"
+            )
+
 
 class _Stop(Exception):  # no error: it ends the task group
     """SIGTERM or SIGINT came."""
@@ -88,7 +97,9 @@ def main(name: str, settings: ServerSettings, compose: Compose) -> int:
     """Serve what `compose` returns until SIGTERM or SIGINT. Returns the exit code.
 
     `compose` opens what it needs on the stack, which is closed last, and starts its background
-    work in the task group: work that fails ends the service, and systemd starts it anew.
+    work in the task group: work that fails ends the service, and systemd starts it anew. For what
+    it cannot start with it raises ServerError, SettingsError, DatabaseError or NexusError, whose
+    message says the way out; anything else is logged as a defect.
     """
     logs.setup(name, settings.log_level)
     code = 1
@@ -119,7 +130,10 @@ async def _run(name: str, settings: ServerSettings, compose: Compose) -> None:
         resources = await stack.enter_async_context(AsyncExitStack())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(watchdog())
-            bindings = await compose(resources, tasks)
+            try:
+                bindings = await compose(resources, tasks)
+            except (SettingsError, DatabaseError, NexusError) as error:
+                raise ServerError(str(error)) from error
             async with _serving(name, settings, bindings):
                 notify("READY=1")
                 _log.info("ready", extra={"socket": str(directory / f"{name}.sock")})

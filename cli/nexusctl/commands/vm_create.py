@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _SIZES = (
     ("vcpu_count", "cpus", "1 to 32"),
-    ("memory_mib", "memory", "64 to 65536"),
+    ("memory_mib", "memory", "80 to 65536"),
     ("disk_mib", "disk", "16 to 1048576"),
 )
 """Fields of VmSpec, the options for them, and their bounds as vmm.proto has them."""

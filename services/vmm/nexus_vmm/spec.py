@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Default, least, most: of the fields that hold a number (see vmm.proto).
 NUMBERS: dict[str, tuple[int, int, int]] = {
     "vcpu_count": (1, 1, 32),
-    "memory_mib": (128, 64, 65_536),
+    "memory_mib": (128, 80, 65_536),  # Debian's kernel panics below 72
     "disk_mib": (2_048, 16, 1_048_576),
 }
 NAMES = {"image": "debian", "kernel": "default"}

@@ -131,7 +131,7 @@ class VmSpec(_message.Message):
     vcpu_count: _builtins.int
     """vCPUs, 1 to 32. Default 1."""
     memory_mib: _builtins.int
-    """Memory in MiB, 64 to 65,536. Default 128."""
+    """Memory in MiB, 80 to 65,536. Default 128."""
     image: _builtins.str
     """Name of the guest image. Default "debian"."""
     kernel: _builtins.str
