@@ -65,8 +65,8 @@ def _build(cls: type[_T], table: dict[str, Any], where: str, base: object = None
 
 def _default(field: dataclasses.Field[Any]) -> object:
     """Return the default of a field that is a dataclass itself, else None."""
-    has_factory = field.default_factory is not dataclasses.MISSING
-    default = field.default_factory() if has_factory else field.default
+    factory = field.default_factory
+    default = field.default if factory is dataclasses.MISSING else factory()
     return default if dataclasses.is_dataclass(default) else None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nexus_rpc.server import ServerSettings
+from nexus_rpc.settings import check_loopback
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,7 @@ class McpSettings:
     idle_seconds: float = 1800.0
 
     def __post_init__(self) -> None:
-        host, _, port = self.listen.rpartition(":")
-        if self.listen and (host not in ("127.0.0.1", "[::1]") or not port.isdigit()):
-            raise ValueError(
-                f"mcp.listen is {self.listen!r}: expected 127.0.0.1:PORT or [::1]:PORT;"
-                " reach it from elsewhere through gRPC or a tunnel"
-            )
+        check_loopback("mcp.listen", self.listen)
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,17 @@
-"""nexus-netd: serves the network of this host's microVMs."""
+"""Runs the service: `nexus-netd [--config FILE]`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
-from nexus_netd.app import App
+from nexus_netd.app import compose
 from nexus_netd.settings import Settings
-from nexus_rpc import server, settings
+from nexus_rpc import program
 
 
 def main() -> int:
-    """Run until SIGTERM. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="nexus-netd", description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("/etc/nexus/netd.toml"))
-    try:
-        chosen = settings.load(Settings, parser.parse_args().config)
-        app = App(chosen)
-    except settings.SettingsError as error:
-        sys.stderr.write(f"nexus-netd: {error}\n")
-        return 2
-    return server.main("netd", chosen.server, app.compose)
+    """Serve until SIGTERM. Returns the exit code."""
+    return program.run("netd", Settings, compose)
 
 
 if __name__ == "__main__":

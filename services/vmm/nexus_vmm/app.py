@@ -6,9 +6,8 @@ import grp
 from typing import TYPE_CHECKING
 
 from nexus.vmm.v1 import vmm_pb2_grpc
-from nexus_rpc.database import DatabaseError
-from nexus_rpc.errors import Unavailable
-from nexus_rpc.server import Binding, ServerError
+from nexus_rpc.server import Binding
+from nexus_rpc.settings import SettingsError
 from nexus_vmm.assets import Assets
 from nexus_vmm.metrics import count_vms
 from nexus_vmm.microvm import FirecrackerDriver
@@ -23,41 +22,34 @@ from nexus_vmm.work import Work
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
     from contextlib import AsyncExitStack
 
     from nexus_vmm.settings import Settings
 
 
-def composition(
-    settings: Settings,
-) -> Callable[[AsyncExitStack, asyncio.TaskGroup], Awaitable[Sequence[Binding]]]:
-    """Return the function that puts vmm together, for `nexus_rpc.server.main`."""
-
-    async def compose(stack: AsyncExitStack, tasks: asyncio.TaskGroup) -> Sequence[Binding]:
-        places = Places(settings.vms_dir, settings.run_dir, _gid(settings.vsock_group))
-        assets = Assets(settings.guest_dir)
-        hub = Hub()
-        try:
-            store = await Store.open(settings.state_dir / "vmm.db", hub)
-            stack.push_async_callback(store.close)
-            units = await SystemdUnits.open()
-        except (DatabaseError, Unavailable) as error:
-            raise ServerError(str(error)) from error
-        stack.callback(units.close)
-        tasks.create_task(units.keep_connected())
-        driver = FirecrackerDriver(units, places, assets)
-        supervisor = Supervisor(store, driver, Work(tasks))
-        await reconcile(store, driver, supervisor)
-        count_vms(hub)
-        servicer = VmServicer(store, hub, supervisor, assets, places)
-        return [Binding(NAME, vmm_pb2_grpc.add_VmServiceServicer_to_server, servicer)]
-
-    return compose
+async def compose(
+    settings: Settings, stack: AsyncExitStack, tasks: asyncio.TaskGroup
+) -> Sequence[Binding]:
+    """Open what the service needs and start its work; see `nexus_rpc.server.main`."""
+    places = Places(settings.vms_dir, settings.run_dir, _gid(settings.vsock_group))
+    assets = Assets(settings.guest_dir)
+    hub = Hub()
+    store = await Store.open(settings.state_dir / "vmm.db", hub)
+    stack.push_async_callback(store.close)
+    units = await SystemdUnits.open()
+    stack.callback(units.close)
+    tasks.create_task(units.keep_connected())
+    driver = FirecrackerDriver(units, places, assets)
+    supervisor = Supervisor(store, driver, Work(tasks))
+    await reconcile(store, driver, supervisor)
+    count_vms(hub)
+    servicer = VmServicer(store, hub, supervisor, assets, places)
+    return [Binding(NAME, vmm_pb2_grpc.add_VmServiceServicer_to_server, servicer)]
 
 
 def _gid(group: str) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise ServerError(f"there is no group {group!r}; set vsock_group, or add it") from None
+        raise SettingsError(f"there is no group {group!r}; set vsock_group, or add it") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 from nexus.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from nexus_rpc.errors import NotFound
 from nexus_rpc.server import Binding, ServerSettings, TlsListener, main
+from nexus_rpc.settings import SettingsError
 
 
 async def _act(word):
@@ -47,8 +48,10 @@ async def _fail_later(seconds):
     raise RuntimeError("background work failed")
 
 
-def run(directory, tls=None, fail_after=None):
+def run(directory, tls=None, fail_after=None, unfit=None):
     async def compose(stack, tasks):
+        if unfit:
+            raise SettingsError(unfit)
         if fail_after is not None:
             tasks.create_task(_fail_later(fail_after))
         add = gateway_pb2_grpc.add_GuestServiceServicer_to_server
@@ -67,4 +70,4 @@ if __name__ == "__main__":
             arguments["tls"], files / "ca.pem", files / "server.pem", files / "server.key"
         )
     fail = arguments.get("fail_after")
-    sys.exit(run(sys.argv[1], listener, float(fail) if fail else None))
+    sys.exit(run(sys.argv[1], listener, float(fail) if fail else None, arguments.get("unfit")))

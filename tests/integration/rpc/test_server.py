@@ -176,6 +176,16 @@ async def test_failed_background_work_ends_the_service(tmp_path):
     assert "background work failed" in log.decode()
 
 
+async def test_what_it_cannot_start_with_is_one_line_and_no_defect(tmp_path):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, SAMPLE, tmp_path, "unfit=no such user", stderr=asyncio.subprocess.PIPE
+    )
+    _, log = await process.communicate()
+    (line,) = map(json.loads, log.splitlines())
+    assert (process.returncode, line["message"]) == (1, "cannot start: no such user")
+    assert "exception" not in line
+
+
 async def test_metrics_on_the_unix_socket(tmp_path, target):
     async with serving(tmp_path), connect(target) as channel:
         await _unary(gateway_pb2_grpc.GuestServiceStub(channel), "fine")

@@ -1,9 +1,9 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from nexus_rpc.settings import SettingsError, load
+from nexus_rpc.settings import SettingsError, check_loopback, load
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Outer:
     home: Path = Path("/nowhere")
     dns: tuple[str, ...] = ("1.1.1.1",)
     inner: Inner | None = None
+    served: Inner = field(default_factory=lambda: Inner("here", 7))
 
     def __post_init__(self) -> None:
         if self.wait < 0:
@@ -58,3 +59,18 @@ def test_every_kind_of_value(tmp_path):
 def test_mistakes_are_named(tmp_path, text, says):
     with pytest.raises(SettingsError, match=says):
         _load(tmp_path, text)
+
+
+def test_a_nested_table_keeps_the_defaults_of_what_it_leaves_out(tmp_path):
+    assert _load(tmp_path, "[served]\nport=8").served == Inner("here", 8)
+
+
+@pytest.mark.parametrize("listen", ["", "127.0.0.1:9700", "[::1]:9700"])
+def test_loopback(listen):
+    check_loopback("listen", listen)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:9700", "127.0.0.1", "127.0.0.1:", "9700"])
+def test_no_loopback(listen):
+    with pytest.raises(ValueError, match=r"listen is .*: expected 127\.0\.0\.1:PORT"):
+        check_loopback("listen", listen)
