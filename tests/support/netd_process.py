@@ -64,6 +64,9 @@ async def running(directory, *launcher):
         try:
             await _until_ready(process, notify, directory / "log")
             async with connect(f"unix:{directory}/netd.sock") as channel:
+                # gRPC backs off for all channels to an address where one was refused before.
+                async with asyncio.timeout(SECONDS):
+                    await channel.channel_ready()
                 yield NetdProcess(process, netd_pb2_grpc.NetworkServiceStub(channel), directory)
         finally:
             if process.returncode is None:
