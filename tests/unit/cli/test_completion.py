@@ -18,6 +18,7 @@ WORDS = [
 ]
 
 
+@pytest.mark.spawns
 @pytest.mark.parametrize(("words", "there", "absent"), WORDS)
 def test_bash(words, there, absent):
     ask = f"""{script("bash")}

@@ -8,6 +8,7 @@ import pytest
 HEAVY = {"grpc", "asyncio", "google.protobuf", "opentelemetry", "tomllib", "json"}
 
 
+@pytest.mark.spawns
 @pytest.mark.parametrize(
     "argv", [["--help"], ["vm", "--help"], ["vm", "create"], ["completion", "bash"]]
 )

@@ -23,6 +23,7 @@ def bzimage(payload):
     return bytes(head) + bytes(16) + payload + struct.pack("<I", 1)
 
 
+@pytest.mark.spawns
 def test_the_elf_file_is_taken_out_of_a_kernel(tmp_path):
     elf = b"\x7fELF" + os.urandom(5000)
     (tmp_path / "elf").write_bytes(elf)
@@ -53,16 +54,19 @@ def test_a_binary_with_another_hash_is_refused(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.spawns
 def test_a_package_that_apt_does_not_know_is_named():
     with pytest.raises(Failure, match="no-such-package"):
         packages.versions(["no-such-package"])
 
 
+@pytest.mark.spawns
 @pytest.mark.parametrize("script", [initramfs.SCRIPT, runtime.SCRIPT, image.PACK])
 def test_scripts_are_executable_and_parse(script):
     subprocess.run(["/bin/busybox", "sh", "-n", script], check=True)
 
 
+@pytest.mark.spawns
 def test_an_image_is_packed_tight_and_whole(tmp_path):
     tree = tmp_path / "tree"
     (tree / "deep").mkdir(parents=True)
