@@ -160,6 +160,14 @@ class Vmm:
                     return change
         raise AssertionError
 
+    async def until_boot_after(self, vm):
+        """Return the VM once it is at another boot than `vm` was."""
+        async with asyncio.timeout(5), contextlib.aclosing(self.hub.watch()) as changes:
+            async for change in changes:
+                if getattr(change, "id", None) == vm.id and change.boot not in ("", vm.boot):
+                    return change
+        raise AssertionError
+
 
 def check(vms, world):
     """Assert that store and world agree in everything, and that nothing is left over."""

@@ -30,6 +30,7 @@ class Event(StrEnum):
     """What happens to a VM. HELLO to LOST are what the agent-gateway hears of the guest."""
 
     START = "start"
+    BOOT_AGAIN = "boot again"
     START_FAILED = "start failed"
     STOP = "stop"
     EXIT = "exit"
@@ -43,10 +44,15 @@ class Event(StrEnum):
 LIVE = frozenset({State.RUNNING, State.ONLINE, State.PROVISIONING, State.READY, State.UNREACHABLE})
 """The states in which a process exists."""
 
+BOOTING = frozenset({State.RUNNING, State.ONLINE, State.PROVISIONING})
+"""The live states of a guest that was not ready yet in this boot."""
+
 _RESTING = (State.CREATED, State.STOPPED, State.CRASHED, State.FAILED)
 
 TABLE: dict[tuple[State, Event], State] = {
     **{(state, Event.START): State.RUNNING for state in _RESTING},
+    # By the boot watchdog, once: see `Supervisor`.
+    **{(state, Event.BOOT_AGAIN): State.RUNNING for state in BOOTING},
     **{(state, Event.START_FAILED): State.FAILED for state in _RESTING},
     **{(state, Event.DELETE): State.DELETED for state in _RESTING},
     **{(state, Event.STOP): State.STOPPED for state in LIVE},

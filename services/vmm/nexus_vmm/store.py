@@ -182,11 +182,18 @@ class Store:
 
         return await self._database.write(work)
 
-    async def started(self, request: Request | None, vm_id: str, boot: Boot, reason: str) -> Vm:
-        """Record that the VM's vCPUs run, and that `request` is done."""
+    async def started(
+        self,
+        request: Request | None,
+        vm_id: str,
+        boot: Boot,
+        reason: str,
+        event: Event = Event.START,
+    ) -> Vm:
+        """Record that the VM's vCPUs run (START or BOOT_AGAIN), and that `request` is done."""
 
         def work(db: sqlite3.Connection) -> Vm:
-            vm = rows.move(db, _known(db, vm_id), Event.START, reason, _now())
+            vm = rows.move(db, _known(db, vm_id), event, reason, _now())
             rows.set_firecracker_version(db, boot.version)
             if request:
                 requests.finish(db, request.id)

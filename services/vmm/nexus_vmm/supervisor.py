@@ -1,5 +1,8 @@
 """The operations on VMs: each a short plan of steps, one operation at a time for each VM.
 
+A boot that ends by itself or falls silent before its guest was ready is done once more: emulated
+CPUs, and rarely real ones, lose a boot in its first second. The second one stands.
+
 Every plan begins by checking and recording what is wanted, in one transaction, before it touches
 anything; a kill between two steps leaves what `reconcile` carries on from.
 """
@@ -13,13 +16,13 @@ from typing import TYPE_CHECKING
 from nexus_rpc.errors import DeadlineExceeded, NexusError, NotFound
 from nexus_rpc.ids import new_vm_id
 from nexus_vmm import metrics
-from nexus_vmm.states import LIVE, Event
+from nexus_vmm.states import BOOTING, LIVE, Event
 from nexus_vmm.vm import Goal
 
 if TYPE_CHECKING:
     from nexus_vmm.driver import Driver
     from nexus_vmm.store import Request, Store
-    from nexus_vmm.vm import Boot, Spec, Vm
+    from nexus_vmm.vm import Boot, Exit, Spec, Vm
     from nexus_vmm.work import Work
 
 START_SECONDS = 60.0
@@ -37,6 +40,8 @@ class Supervisor:
         self._store = store
         self._driver = driver
         self._work = work
+        # Boots that are a second try already; forgotten with vmm, which costs one try more.
+        self._second: set[str] = set()
 
     async def create(self, request: Request, vm_id: str, name: str, spec: Spec) -> Vm:
         """Record a VM and make its disk (see CreateVm). `vm_id` "" makes a fresh id."""
@@ -58,7 +63,7 @@ class Supervisor:
 
     async def report(self, ref: str, boot: str, event: Event, reason: str) -> Vm:
         """Record what a guest did (see ReportGuest)."""
-        return await self._work.run(self._store.report(ref, boot, event, reason))
+        return await self._work.run(self._report(ref, boot, event, reason))
 
     def watch(self, vm: Vm) -> None:
         """Notice from now on when the process of a live VM ends."""
@@ -137,11 +142,49 @@ class Supervisor:
             await self._driver.kill(vm.id)
         except (NexusError, OSError) as worse:
             _log.error("VM %s: leftovers of a failed start stay: %s", vm.id, worse)
-        reason = error.message if isinstance(error, NexusError) else f"defect of vmm: {error!r}"
-        await self._store.rested(vm.id, Event.START_FAILED, reason, request)
+        await self._store.rested(vm.id, Event.START_FAILED, _told(error), request)
+
+    async def _report(self, ref: str, boot: str, event: Event, reason: str) -> Vm:
+        if event is Event.LOST:
+            vm = await self._store.find(ref)
+            if vm.boot == boot and self._is_worth_another(vm):
+                self._work.start(self._boot_again(vm, reason))
+                return vm
+        return await self._store.report(ref, boot, event, reason)
+
+    def _is_worth_another(self, vm: Vm) -> bool:
+        return vm.state in BOOTING and vm.goal is Goal.RUN and vm.boot not in self._second
+
+    async def _boot_again(self, vm: Vm, why: str) -> None:
+        """Boot a VM whose guest was not ready, unless something else happened to it meanwhile."""
+        async with self._work.lock(vm.id):
+            try:
+                now = await self._store.find(vm.id)
+            except NotFound:
+                return
+            if now.boot == vm.boot and self._is_worth_another(now):
+                await self._carry_on(now, why)
+
+    async def _carry_on(self, vm: Vm, why: str) -> None:
+        _log.warning("VM %s: %s; booting it once more", vm.id, why)
+        metrics.exits.add(1, {"cause": "boot again"})
+        try:
+            boot = await self._boot(vm, START_SECONDS)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the VM is down and that is told
+            await self.ended(vm, f"{why}; booting it once more failed: {_told(error)}")
+            return
+        self._second.add(boot.boot)
+        reason = f"booted once more: {why}"
+        self.watch(await self._store.started(None, vm.id, boot, reason, Event.BOOT_AGAIN))
 
     async def _await_end(self, vm: Vm) -> None:
         end = await self._driver.wait(vm.id)
+        try:
+            await self._take_note(vm, end)
+        finally:
+            self._second.discard(vm.boot)
+
+    async def _take_note(self, vm: Vm, end: Exit) -> None:
         async with self._work.lock(vm.id):
             # An operation that held the lock may have recorded this end, or begun a new boot.
             try:
@@ -149,6 +192,9 @@ class Supervisor:
             except NotFound:
                 return
             if now.boot != vm.boot or now.state not in LIVE:
+                return
+            if end.cause == "shutdown" and self._is_worth_another(now):
+                await self._carry_on(now, end.reason)
                 return
             metrics.exits.add(1, {"cause": end.cause})
             await self.ended(now, end.reason)
@@ -168,6 +214,10 @@ class Supervisor:
             return (await self._store.find(ref)).id
         except NotFound:
             return ref
+
+
+def _told(error: Exception) -> str:
+    return error.message if isinstance(error, NexusError) else f"defect of vmm: {error!r}"
 
 
 def _still(vm: Vm | None, ref: str) -> Vm:

@@ -12,6 +12,7 @@ from vmm_life import Chaos, Crash, Host, check, unavailable
 
 from nexus_rpc.errors import FailedPrecondition, Unavailable
 from nexus_vmm.states import LIVE, State
+from nexus_vmm.vm import Exit
 
 
 async def created(vmm, world):
@@ -158,6 +159,29 @@ async def test_an_error_at_any_point_is_recovered_from(scenario):
         at += 1
         chaos = Chaos(at, unavailable())
         await run(scenario, False, chaos, Chaos())
+    assert at > 5
+
+
+async def test_a_kill_at_any_point_of_a_second_boot_is_repaired():
+    async def lose_a_boot(vmm, world):
+        (vm,) = await vmm.store.all()
+        world.end(vm.id, Exit("shutdown", "the guest rebooted"))
+        await vmm.until_boot_after(vm)
+
+    outcome, at = Crash, 0
+    while outcome is Crash:
+        at += 1
+        async with Host.fresh() as host:
+            await host.live(lambda vmm: started(vmm, host.world))
+            outcome = await host.live(lambda vmm: lose_a_boot(vmm, host.world), Chaos(at))
+            await host.live(lambda vmm: nothing(vmm, host.world))
+
+            async def settle(vmm):
+                (vm,) = vmm.hub.present()
+                check([vm], host.world)
+                assert vm.state in {State.RUNNING, State.CRASHED}
+
+            await host.live(settle)
     assert at > 5
 
 

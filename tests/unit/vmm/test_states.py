@@ -4,8 +4,10 @@ from itertools import product
 
 import pytest
 
+from nexus.vmm.v1 import vmm_pb2
+from nexus_rpc import vms
 from nexus_rpc.errors import FailedPrecondition
-from nexus_vmm.states import LIVE, TABLE, Event, State, after
+from nexus_vmm.states import BOOTING, LIVE, TABLE, Event, State, after
 
 RESTING = {State.CREATED, State.STOPPED, State.CRASHED, State.FAILED}
 GUEST = {Event.HELLO, Event.PROVISIONING, Event.READY, Event.LOST}
@@ -14,6 +16,10 @@ GUEST = {Event.HELLO, Event.PROVISIONING, Event.READY, Event.LOST}
 def test_each_state_is_live_or_resting_or_gone():
     assert RESTING | LIVE | {State.DELETED} == set(State)
     assert not RESTING & LIVE
+
+
+def test_clients_take_the_same_states_for_live():
+    assert {vmm_pb2.VmState.Value(f"VM_STATE_{state.name}") for state in LIVE} == vms.LIVE
 
 
 @pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
@@ -33,7 +39,8 @@ def test_what_rests_starts_and_is_deleted_and_what_lives_stops(state):
     if state in RESTING:
         assert allowed == {Event.START, Event.START_FAILED, Event.DELETE}
     elif state in LIVE:
-        assert allowed - GUEST == {Event.STOP, Event.EXIT}
+        again = {Event.BOOT_AGAIN} if state in BOOTING else set()
+        assert allowed - GUEST == {Event.STOP, Event.EXIT} | again
         assert Event.LOST in allowed
     else:
         assert not allowed

@@ -277,7 +277,7 @@ REPORTS = {
     State.ONLINE: [Event.HELLO],
     State.PROVISIONING: [Event.HELLO, Event.PROVISIONING],
     State.READY: [Event.HELLO, Event.PROVISIONING, Event.READY],
-    State.UNREACHABLE: [Event.LOST],
+    State.UNREACHABLE: [Event.HELLO, Event.PROVISIONING, Event.READY, Event.LOST],
 }
 
 
@@ -298,6 +298,72 @@ async def test_a_vm_is_stopped_or_crashes_from_each_live_state(host, state):
             else:
                 host.world.end(vm.id)
                 await vmm.until(vm.id, State.CRASHED)
+
+    await host.live(life)
+
+
+REBOOT = Exit("shutdown", "the guest rebooted")
+
+
+def _end_itself(vmm, world, vm):
+    world.end(vm.id, REBOOT)
+
+
+async def _fall_silent(vmm, world, vm):
+    await vmm.supervisor.report(vm.id, vm.boot, Event.LOST, "not a word")
+
+
+@pytest.mark.parametrize("lose", [_end_itself, _fall_silent])
+@pytest.mark.parametrize("state", [State.RUNNING, State.ONLINE, State.PROVISIONING])
+async def test_a_boot_lost_before_the_guest_is_ready_is_done_once_more(host, state, lose):
+    async def life(vmm):
+        await vmm.create()
+        first = await vmm.start()
+        for event in REPORTS[state]:
+            await vmm.supervisor.report("hello", first.boot, event, "")
+        if (waiting := lose(vmm, host.world, first)) is not None:
+            await waiting
+        second = await vmm.until_boot_after(first)
+        assert second.state is State.RUNNING
+        assert "booted once more" in second.reason
+        assert host.world.processes.keys() == {first.id}
+
+        if (waiting := lose(vmm, host.world, second)) is not None:
+            await waiting
+        lost = State.UNREACHABLE if lose is _fall_silent else State.CRASHED
+        await vmm.until(first.id, lost)
+
+    await host.live(life)
+
+
+@pytest.mark.parametrize("event", [Event.LOST, None])
+async def test_a_guest_that_was_ready_is_not_booted_again(host, event):
+    async def life(vmm):
+        await vmm.create()
+        vm = await vmm.start()
+        for event_ in REPORTS[State.READY]:
+            await vmm.supervisor.report("hello", vm.boot, event_, "")
+        if event:
+            after = await vmm.supervisor.report("hello", vm.boot, event, "not a word")
+            assert (after.state, after.boot) == (State.UNREACHABLE, vm.boot)
+        else:
+            host.world.end(vm.id, REBOOT)
+            assert (await vmm.until(vm.id, State.CRASHED)).reason == REBOOT.reason
+
+    await host.live(life)
+
+
+async def test_where_the_second_boot_fails_too_the_vm_has_crashed(host):
+    async def life(vmm):
+        await vmm.create()
+        vm = await vmm.start()
+        host.world.fault = "no kernel"
+        host.world.end(vm.id, REBOOT)
+        crashed = await vmm.until(vm.id, State.CRASHED)
+        assert REBOOT.reason in crashed.reason
+        assert "no kernel" in crashed.reason
+        async with vmm.work.lock(vm.id):  # what is left is cleared up under it
+            check(vmm.hub.present(), host.world)
 
     await host.live(life)
 

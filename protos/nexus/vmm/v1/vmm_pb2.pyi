@@ -98,7 +98,9 @@ class _GuestEventEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GuestEvent
     GUEST_EVENT_READY: _GuestEvent.ValueType  # 3
     """Setting up ended: PROVISIONING becomes READY."""
     GUEST_EVENT_LOST: _GuestEvent.ValueType  # 4
-    """The agent was not heard in time: any live state becomes UNREACHABLE."""
+    """The agent was not heard in time: any live state becomes UNREACHABLE, or the VM is booted once
+    more if the guest was not READY in its first boot (see StartVm).
+    """
 
 class GuestEvent(_GuestEvent, metaclass=_GuestEventEnumTypeWrapper):
     """What the guest did."""
@@ -112,7 +114,9 @@ GUEST_EVENT_PROVISIONING: GuestEvent.ValueType  # 2
 GUEST_EVENT_READY: GuestEvent.ValueType  # 3
 """Setting up ended: PROVISIONING becomes READY."""
 GUEST_EVENT_LOST: GuestEvent.ValueType  # 4
-"""The agent was not heard in time: any live state becomes UNREACHABLE."""
+"""The agent was not heard in time: any live state becomes UNREACHABLE, or the VM is booted once
+more if the guest was not READY in its first boot (see StartVm).
+"""
 Global___GuestEvent: _TypeAlias = GuestEvent  # noqa: Y015
 
 @_typing.final

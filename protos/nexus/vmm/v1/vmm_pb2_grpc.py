@@ -127,6 +127,8 @@ class VmServiceServicer(object):
     def StartVm(self, request, context):
         """Boots a VM and returns once its vCPUs run; the guest is not ready yet (see VmState).
 
+        A boot that ends by itself, or falls silent, before the guest was READY is done once more: the
+        VM stays RUNNING with another `boot`, and the history says so.
         FAILED_PRECONDITION (VM_STATE): the VM is live already; nothing is touched.
         FAILED_PRECONDITION (BOOT_FAILED): Firecracker refused the kernel, a drive or the network;
         the message is Firecracker's own, the VM is FAILED and may be started again.

@@ -64,6 +64,8 @@ class VmServiceStub:
     StartVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.StartVmRequest, _vmm_pb2.StartVmResponse]
     """Boots a VM and returns once its vCPUs run; the guest is not ready yet (see VmState).
 
+    A boot that ends by itself, or falls silent, before the guest was READY is done once more: the
+    VM stays RUNNING with another `boot`, and the history says so.
     FAILED_PRECONDITION (VM_STATE): the VM is live already; nothing is touched.
     FAILED_PRECONDITION (BOOT_FAILED): Firecracker refused the kernel, a drive or the network;
     the message is Firecracker's own, the VM is FAILED and may be started again.
@@ -126,6 +128,8 @@ class VmServiceAsyncStub(VmServiceStub):
     StartVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.StartVmRequest, _vmm_pb2.StartVmResponse]  # type: ignore[assignment]
     """Boots a VM and returns once its vCPUs run; the guest is not ready yet (see VmState).
 
+    A boot that ends by itself, or falls silent, before the guest was READY is done once more: the
+    VM stays RUNNING with another `boot`, and the history says so.
     FAILED_PRECONDITION (VM_STATE): the VM is live already; nothing is touched.
     FAILED_PRECONDITION (BOOT_FAILED): Firecracker refused the kernel, a drive or the network;
     the message is Firecracker's own, the VM is FAILED and may be started again.
@@ -209,6 +213,8 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_vmm_pb2.StartVmResponse, _abc.Awaitable[_vmm_pb2.StartVmResponse]]:
         """Boots a VM and returns once its vCPUs run; the guest is not ready yet (see VmState).
 
+        A boot that ends by itself, or falls silent, before the guest was READY is done once more: the
+        VM stays RUNNING with another `boot`, and the history says so.
         FAILED_PRECONDITION (VM_STATE): the VM is live already; nothing is touched.
         FAILED_PRECONDITION (BOOT_FAILED): Firecracker refused the kernel, a drive or the network;
         the message is Firecracker's own, the VM is FAILED and may be started again.
