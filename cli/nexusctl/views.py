@@ -33,17 +33,6 @@ STYLES = {
     "stopped": "dim",
 }
 
-LIVE = frozenset(
-    {
-        vmm_pb2.VM_STATE_RUNNING,
-        vmm_pb2.VM_STATE_ONLINE,
-        vmm_pb2.VM_STATE_PROVISIONING,
-        vmm_pb2.VM_STATE_READY,
-        vmm_pb2.VM_STATE_UNREACHABLE,
-    }
-)
-"""The states in which a process exists, as vmm.proto has them."""
-
 _AGES = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 

@@ -1,4 +1,4 @@
-"""Following vmm: its stream of VMs, taken up again whenever it breaks."""
+"""What clients of vmm share: which VMs are live, and following them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,17 @@ from nexus_rpc.errors import NexusError, from_rpc_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+LIVE = frozenset(
+    {
+        vmm_pb2.VM_STATE_RUNNING,
+        vmm_pb2.VM_STATE_ONLINE,
+        vmm_pb2.VM_STATE_PROVISIONING,
+        vmm_pb2.VM_STATE_READY,
+        vmm_pb2.VM_STATE_UNREACHABLE,
+    }
+)
+"""The states in which a process exists, as vmm.proto has them."""
 
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 5.0

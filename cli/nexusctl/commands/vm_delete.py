@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import FailedPrecondition
+from nexus_rpc.vms import LIVE
 from nexusctl import failure, views, vms
 from nexusctl.arguments import GRACE_SECONDS
 from nexusctl.lifecycle import delete, remove
@@ -27,7 +28,7 @@ async def run(options: Namespace, services: Services) -> int:
             failure.USAGE,
         )
     vm = await vms.get(services, options.vm)
-    if vm.state in views.LIVE and not options.force:
+    if vm.state in LIVE and not options.force:
         raise FailedPrecondition(
             "VM_LIVE", f"{vm.name} is {views.vm_state(vm.state)}: a live VM is not deleted"
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nexus.gateway.v1 import gateway_pb2_grpc
 from nexus.vmm.v1 import vmm_pb2_grpc
-from nexus_gateway import mcp_http, measures
+from nexus_gateway import mcp_http, metrics
 from nexus_gateway.guest import Timing
 from nexus_gateway.guests import Guests
 from nexus_gateway.notice import Notice
@@ -36,7 +36,7 @@ async def compose(
     changed = Notice()
     vms = Vms(vmm, changed)
     guests = Guests(vms, vmm, dial, Timing(ready=settings.agent_ready_timeout), changed)
-    measures.observe_guests(guests.count)
+    metrics.observe_guests(guests.count)
     streams = Streams(dial)
     if settings.mcp.listen:
         token = mcp_http.read_token(settings.mcp.token)

@@ -22,7 +22,7 @@ from mcp_types import (
 from mcp_types import Tool as Advertised
 from pydantic import ValidationError
 
-from nexus_gateway import measures
+from nexus_gateway import metrics
 from nexus_gateway.tools import TOOLS, Call, Tool
 from nexus_guest import VERSION
 from nexus_rpc.errors import NexusError
@@ -95,7 +95,7 @@ def make_server(
             outcome = _failure(f"{error.reason}: {error.message}. {way_out}".rstrip())
         else:
             outcome = _success(result)
-        measures.tool_calls.add(1, {"tool": tool.name, "error": outcome.is_error})
+        metrics.tool_calls.add(1, {"tool": tool.name, "error": outcome.is_error})
         return outcome
 
     return Server(

@@ -26,7 +26,7 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
-from nexus_gateway import measures
+from nexus_gateway import metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -54,7 +54,7 @@ class McpStream:
         """Serve `messages`, one JSON-RPC message each; calls under way end with the last one."""
         inward, received = anyio.create_memory_object_stream[SessionMessage | Exception]()
         outward, answers = anyio.create_memory_object_stream[SessionMessage]()
-        measures.mcp_sessions.add(1)
+        metrics.mcp_sessions.add(1)
         try:
             async with asyncio.TaskGroup() as tasks:
                 options = self._server.create_initialization_options()
@@ -62,7 +62,7 @@ class McpStream:
                 tasks.create_task(self._write(answers))
                 await self._read(messages, inward)
         finally:
-            measures.mcp_sessions.add(-1)
+            metrics.mcp_sessions.add(-1)
             for stream in (inward, received, outward, answers):
                 stream.close()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 
-from nexus_gateway import measures
+from nexus_gateway import metrics
 from nexus_gateway.operations import check_mode, check_path
 from nexus_gateway.reasons import error_of
 from nexus_gateway.untrusted import number
@@ -76,7 +76,7 @@ class Streams:
     async def exec(self, vm: Vm, command: Command) -> AsyncGenerator[Output | Exit, None]:
         """Run a command: its output as it comes, then its exit. Close it to kill the command."""
         began = time.monotonic()
-        measures.commands.add(1)
+        metrics.commands.add(1)
         try:
             async with (
                 self._operation(vm, command.request()) as connection,
@@ -90,10 +90,10 @@ class Streams:
                         yield _exit(frame)
                         return
                     _expect(frame, Kind.STDOUT, Kind.STDERR)
-                    measures.received.add(len(frame.payload))
+                    metrics.received.add(len(frame.payload))
                     yield Output(frame.kind, frame.payload)
         finally:
-            measures.command_seconds.record(time.monotonic() - began)
+            metrics.command_seconds.record(time.monotonic() - began)
 
     async def read(self, vm: Vm, path: str) -> AsyncGenerator[FileInfo | bytes, None]:
         """Read a file: what it is, then its bytes."""
@@ -111,7 +111,7 @@ class Streams:
                 frame = _expect(await connection.receive(timeout=_TIMEOUT), Kind.DATA, Kind.END)
                 if frame.kind is Kind.END:
                     return
-                measures.received.add(len(frame.payload))
+                metrics.received.add(len(frame.payload))
                 yield frame.payload
 
     async def write(self, vm: Vm, path: str, mode: int | None, chunks: AsyncIterable[bytes]) -> int:
@@ -194,7 +194,7 @@ async def _pump(connection: Connection, chunks: AsyncIterable[bytes]) -> int:
         for start in range(0, len(view), MAX_PAYLOAD):
             piece = view[start : start + MAX_PAYLOAD]
             await connection.send(Kind.DATA, piece, timeout=_TIMEOUT)
-            measures.sent.add(len(piece))
+            metrics.sent.add(len(piece))
             size += len(piece)
     await connection.send(Kind.END, timeout=_TIMEOUT)
     return size

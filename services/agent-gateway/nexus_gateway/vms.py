@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nexus.vmm.v1.vmm_pb2 import VmState
 from nexus_rpc.errors import FailedPrecondition, NexusError, NotFound, Unavailable
 from nexus_rpc.ids import check_vm_ref
-from nexus_rpc.vms import Lost
+from nexus_rpc.vms import LIVE, Lost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -20,22 +20,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LIVE = frozenset(
-    {
-        VmState.VM_STATE_RUNNING,
-        VmState.VM_STATE_ONLINE,
-        VmState.VM_STATE_PROVISIONING,
-        VmState.VM_STATE_READY,
-        VmState.VM_STATE_UNREACHABLE,
-    }
-)
 _CATCH_UP = 5.0
 """Seconds that WatchVms may lag behind what vmm answered."""
 
 
 def is_live(vm: Vm) -> bool:
     """Whether the VM has a process."""
-    return vm.state in _LIVE
+    return vm.state in LIVE
 
 
 class Vms:

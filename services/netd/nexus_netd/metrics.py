@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _meter = metrics.get_meter(__name__)
 
 repairs = _meter.create_counter(
-    "netd.repairs", description="Things in the kernel that were not as the store says, put right"
+    "nexus.netd.repairs",
+    description="Things in the kernel that were not as the store says, put right",
 )
 
 
@@ -27,4 +28,4 @@ def count_ports(leases: Leases) -> None:
     def observe(_: CallbackOptions) -> Iterable[Observation]:
         return [Observation(leases.held)]
 
-    _meter.create_observable_gauge("netd.ports", [observe], description="Ports attached")
+    _meter.create_observable_gauge("nexus.netd.ports", [observe], description="Ports attached")

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 _meter = metrics.get_meter(__name__)
 _tracer = trace.get_tracer(__name__)
 
-exits = _meter.create_counter("vmm.exits", description="Processes of VMs that ended, by cause")
+exits = _meter.create_counter(
+    "nexus.vmm.exits", description="Processes of VMs that ended, by cause"
+)
 _stages = _meter.create_histogram(
-    "vmm.start.duration",
+    "nexus.vmm.start.duration",
     unit="s",
     description="Time of each stage of starting a VM",
     explicit_bucket_boundaries_advisory=[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30],
@@ -46,4 +48,4 @@ def count_vms(hub: Hub) -> None:
         counted = Counter(vm.state for vm in hub.present())
         return [Observation(number, {"state": state}) for state, number in counted.items()]
 
-    _meter.create_observable_gauge("vmm.vms", [observe], description="VMs by state")
+    _meter.create_observable_gauge("nexus.vmm.vms", [observe], description="VMs by state")

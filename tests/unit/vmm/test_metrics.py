@@ -27,7 +27,7 @@ def test_vms_are_counted_by_state(reader):
     hub.publish(Gone("b" * 13))
     (resource,) = reader.get_metrics_data().resource_metrics
     (gauge,) = resource.scope_metrics[0].metrics
-    assert gauge.name == "vmm.vms"
+    assert gauge.name == "nexus.vmm.vms"
     counted = {point.attributes["state"]: point.value for point in gauge.data.data_points}
     assert counted == {"ready": 1, "crashed": 1}
 
