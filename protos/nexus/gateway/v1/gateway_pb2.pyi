@@ -10,6 +10,10 @@ Errors of every call: NOT_FOUND (VM_NOT_FOUND); FAILED_PRECONDITION (VM_NOT_LIVE
 UNAVAILABLE (GUEST_UNREACHABLE), the agent does not answer; UNAVAILABLE (VMM_UNREACHABLE), the VM
 is not known here and vmm was not heard since the start; DATA_LOSS (GUEST_PROTOCOL), the guest
 sent what is no message: its connection was closed, other calls are untouched.
+
+Errors of every call that runs an operation in the guest: RESOURCE_EXHAUSTED (GUEST_BUSY), 48
+operations are under way in it, or it has no room for another; INTERNAL (GUEST_ERROR), the guest
+failed for a reason of its own, in its own words.
 """
 
 from collections import abc as _abc
@@ -123,7 +127,7 @@ class GetGuestRequest(_message.Message):
     vm: _builtins.str
     """Id or name of the VM."""
     wait_ready: _builtins.bool
-    """Answer only once the guest is ready. DEADLINE_EXCEEDED (GUEST_NOT_READY) says what it waits for."""
+    """Answer only once the guest is ready."""
     def __init__(
         self,
         *,

@@ -72,7 +72,10 @@ class GuestServiceServicer(object):
     """
 
     def GetGuest(self, request, context):
-        """Returns what is known of a guest; with `wait_ready`, once it is ready or the deadline passes.
+        """Returns what is known of a guest; with `wait_ready`, once it is ready.
+
+        DEADLINE_EXCEEDED (GUEST_NOT_READY): it was not ready in time, 300 s for a call without a
+        deadline; the message says what is waited for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,6 +85,7 @@ class GuestServiceServicer(object):
         """Runs a command and streams its output, then its exit. Ending the call kills the command.
 
         NOT_FOUND (COMMAND_NOT_FOUND): no such program in the guest.
+        PERMISSION_DENIED (FILE_DENIED): the guest does not let it run.
         INVALID_ARGUMENT (INVALID_FIELD): no argv, or a working directory that does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -101,14 +105,18 @@ class GuestServiceServicer(object):
         """Writes a file: the first message names it, the rest are its bytes. Parents are made.
 
         Atomic: readers see the old file or the new one, and a broken call leaves the old one.
-        RESOURCE_EXHAUSTED (GUEST_DISK_FULL); FAILED_PRECONDITION (NOT_A_FILE), it is a directory.
+        RESOURCE_EXHAUSTED (GUEST_DISK_FULL); FAILED_PRECONDITION (NOT_A_FILE), it is a directory;
+        NOT_FOUND (FILE_NOT_FOUND), a parent is a file; PERMISSION_DENIED (FILE_DENIED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteFile(self, request, context):
-        """Deletes a file. NOT_FOUND (FILE_NOT_FOUND); FAILED_PRECONDITION (NOT_A_FILE), a directory.
+        """Deletes a file.
+
+        NOT_FOUND (FILE_NOT_FOUND); FAILED_PRECONDITION (NOT_A_FILE), a directory; PERMISSION_DENIED
+        (FILE_DENIED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,7 +126,8 @@ class GuestServiceServicer(object):
         """Carries one MCP session: each message is one JSON-RPC message, in either direction.
 
         The first request must name the VM; `nexusctl mcp-bridge` speaks this to a client's stdio.
-        The tools are the same as at http://127.0.0.1:PORT/vms/{vm}/mcp.
+        The tools are the same as at http://127.0.0.1:PORT/vms/{vm}/mcp. The VM need not be live: what
+        goes wrong in a guest is told in a tool's result.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

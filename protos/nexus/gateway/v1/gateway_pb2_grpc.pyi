@@ -10,6 +10,10 @@ Errors of every call: NOT_FOUND (VM_NOT_FOUND); FAILED_PRECONDITION (VM_NOT_LIVE
 UNAVAILABLE (GUEST_UNREACHABLE), the agent does not answer; UNAVAILABLE (VMM_UNREACHABLE), the VM
 is not known here and vmm was not heard since the start; DATA_LOSS (GUEST_PROTOCOL), the guest
 sent what is no message: its connection was closed, other calls are untouched.
+
+Errors of every call that runs an operation in the guest: RESOURCE_EXHAUSTED (GUEST_BUSY), 48
+operations are under way in it, or it has no room for another; INTERNAL (GUEST_ERROR), the guest
+failed for a reason of its own, in its own words.
 """
 
 from collections import abc as _abc
@@ -43,11 +47,16 @@ class GuestServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GuestServiceAsyncStub: ...
     GetGuest: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetGuestRequest, _gateway_pb2.GetGuestResponse]
-    """Returns what is known of a guest; with `wait_ready`, once it is ready or the deadline passes."""
+    """Returns what is known of a guest; with `wait_ready`, once it is ready.
+
+    DEADLINE_EXCEEDED (GUEST_NOT_READY): it was not ready in time, 300 s for a call without a
+    deadline; the message says what is waited for.
+    """
     Exec: _grpc.UnaryStreamMultiCallable[_gateway_pb2.ExecRequest, _gateway_pb2.ExecResponse]
     """Runs a command and streams its output, then its exit. Ending the call kills the command.
 
     NOT_FOUND (COMMAND_NOT_FOUND): no such program in the guest.
+    PERMISSION_DENIED (FILE_DENIED): the guest does not let it run.
     INVALID_ARGUMENT (INVALID_FIELD): no argv, or a working directory that does not exist.
     """
     ReadFile: _grpc.UnaryStreamMultiCallable[_gateway_pb2.ReadFileRequest, _gateway_pb2.ReadFileResponse]
@@ -59,15 +68,21 @@ class GuestServiceStub:
     """Writes a file: the first message names it, the rest are its bytes. Parents are made.
 
     Atomic: readers see the old file or the new one, and a broken call leaves the old one.
-    RESOURCE_EXHAUSTED (GUEST_DISK_FULL); FAILED_PRECONDITION (NOT_A_FILE), it is a directory.
+    RESOURCE_EXHAUSTED (GUEST_DISK_FULL); FAILED_PRECONDITION (NOT_A_FILE), it is a directory;
+    NOT_FOUND (FILE_NOT_FOUND), a parent is a file; PERMISSION_DENIED (FILE_DENIED).
     """
     DeleteFile: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.DeleteFileRequest, _gateway_pb2.DeleteFileResponse]
-    """Deletes a file. NOT_FOUND (FILE_NOT_FOUND); FAILED_PRECONDITION (NOT_A_FILE), a directory."""
+    """Deletes a file.
+
+    NOT_FOUND (FILE_NOT_FOUND); FAILED_PRECONDITION (NOT_A_FILE), a directory; PERMISSION_DENIED
+    (FILE_DENIED).
+    """
     ConnectMcp: _grpc.StreamStreamMultiCallable[_gateway_pb2.ConnectMcpRequest, _gateway_pb2.ConnectMcpResponse]
     """Carries one MCP session: each message is one JSON-RPC message, in either direction.
 
     The first request must name the VM; `nexusctl mcp-bridge` speaks this to a client's stdio.
-    The tools are the same as at http://127.0.0.1:PORT/vms/{vm}/mcp.
+    The tools are the same as at http://127.0.0.1:PORT/vms/{vm}/mcp. The VM need not be live: what
+    goes wrong in a guest is told in a tool's result.
     """
 
 @_typing.type_check_only
@@ -76,11 +91,16 @@ class GuestServiceAsyncStub(GuestServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetGuest: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetGuestRequest, _gateway_pb2.GetGuestResponse]  # type: ignore[assignment]
-    """Returns what is known of a guest; with `wait_ready`, once it is ready or the deadline passes."""
+    """Returns what is known of a guest; with `wait_ready`, once it is ready.
+
+    DEADLINE_EXCEEDED (GUEST_NOT_READY): it was not ready in time, 300 s for a call without a
+    deadline; the message says what is waited for.
+    """
     Exec: _aio.UnaryStreamMultiCallable[_gateway_pb2.ExecRequest, _gateway_pb2.ExecResponse]  # type: ignore[assignment]
     """Runs a command and streams its output, then its exit. Ending the call kills the command.
 
     NOT_FOUND (COMMAND_NOT_FOUND): no such program in the guest.
+    PERMISSION_DENIED (FILE_DENIED): the guest does not let it run.
     INVALID_ARGUMENT (INVALID_FIELD): no argv, or a working directory that does not exist.
     """
     ReadFile: _aio.UnaryStreamMultiCallable[_gateway_pb2.ReadFileRequest, _gateway_pb2.ReadFileResponse]  # type: ignore[assignment]
@@ -92,15 +112,21 @@ class GuestServiceAsyncStub(GuestServiceStub):
     """Writes a file: the first message names it, the rest are its bytes. Parents are made.
 
     Atomic: readers see the old file or the new one, and a broken call leaves the old one.
-    RESOURCE_EXHAUSTED (GUEST_DISK_FULL); FAILED_PRECONDITION (NOT_A_FILE), it is a directory.
+    RESOURCE_EXHAUSTED (GUEST_DISK_FULL); FAILED_PRECONDITION (NOT_A_FILE), it is a directory;
+    NOT_FOUND (FILE_NOT_FOUND), a parent is a file; PERMISSION_DENIED (FILE_DENIED).
     """
     DeleteFile: _aio.UnaryUnaryMultiCallable[_gateway_pb2.DeleteFileRequest, _gateway_pb2.DeleteFileResponse]  # type: ignore[assignment]
-    """Deletes a file. NOT_FOUND (FILE_NOT_FOUND); FAILED_PRECONDITION (NOT_A_FILE), a directory."""
+    """Deletes a file.
+
+    NOT_FOUND (FILE_NOT_FOUND); FAILED_PRECONDITION (NOT_A_FILE), a directory; PERMISSION_DENIED
+    (FILE_DENIED).
+    """
     ConnectMcp: _aio.StreamStreamMultiCallable[_gateway_pb2.ConnectMcpRequest, _gateway_pb2.ConnectMcpResponse]  # type: ignore[assignment]
     """Carries one MCP session: each message is one JSON-RPC message, in either direction.
 
     The first request must name the VM; `nexusctl mcp-bridge` speaks this to a client's stdio.
-    The tools are the same as at http://127.0.0.1:PORT/vms/{vm}/mcp.
+    The tools are the same as at http://127.0.0.1:PORT/vms/{vm}/mcp. The VM need not be live: what
+    goes wrong in a guest is told in a tool's result.
     """
 
 class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -112,7 +138,11 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.GetGuestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.GetGuestResponse, _abc.Awaitable[_gateway_pb2.GetGuestResponse]]:
-        """Returns what is known of a guest; with `wait_ready`, once it is ready or the deadline passes."""
+        """Returns what is known of a guest; with `wait_ready`, once it is ready.
+
+        DEADLINE_EXCEEDED (GUEST_NOT_READY): it was not ready in time, 300 s for a call without a
+        deadline; the message says what is waited for.
+        """
 
     @_abc_1.abstractmethod
     def Exec(
@@ -123,6 +153,7 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         """Runs a command and streams its output, then its exit. Ending the call kills the command.
 
         NOT_FOUND (COMMAND_NOT_FOUND): no such program in the guest.
+        PERMISSION_DENIED (FILE_DENIED): the guest does not let it run.
         INVALID_ARGUMENT (INVALID_FIELD): no argv, or a working directory that does not exist.
         """
 
@@ -146,7 +177,8 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         """Writes a file: the first message names it, the rest are its bytes. Parents are made.
 
         Atomic: readers see the old file or the new one, and a broken call leaves the old one.
-        RESOURCE_EXHAUSTED (GUEST_DISK_FULL); FAILED_PRECONDITION (NOT_A_FILE), it is a directory.
+        RESOURCE_EXHAUSTED (GUEST_DISK_FULL); FAILED_PRECONDITION (NOT_A_FILE), it is a directory;
+        NOT_FOUND (FILE_NOT_FOUND), a parent is a file; PERMISSION_DENIED (FILE_DENIED).
         """
 
     @_abc_1.abstractmethod
@@ -155,7 +187,11 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.DeleteFileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.DeleteFileResponse, _abc.Awaitable[_gateway_pb2.DeleteFileResponse]]:
-        """Deletes a file. NOT_FOUND (FILE_NOT_FOUND); FAILED_PRECONDITION (NOT_A_FILE), a directory."""
+        """Deletes a file.
+
+        NOT_FOUND (FILE_NOT_FOUND); FAILED_PRECONDITION (NOT_A_FILE), a directory; PERMISSION_DENIED
+        (FILE_DENIED).
+        """
 
     @_abc_1.abstractmethod
     def ConnectMcp(
@@ -166,7 +202,8 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         """Carries one MCP session: each message is one JSON-RPC message, in either direction.
 
         The first request must name the VM; `nexusctl mcp-bridge` speaks this to a client's stdio.
-        The tools are the same as at http://127.0.0.1:PORT/vms/{vm}/mcp.
+        The tools are the same as at http://127.0.0.1:PORT/vms/{vm}/mcp. The VM need not be live: what
+        goes wrong in a guest is told in a tool's result.
         """
 
 def add_GuestServiceServicer_to_server(servicer: GuestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

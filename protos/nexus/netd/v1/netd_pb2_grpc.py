@@ -31,6 +31,9 @@ class NetworkServiceStub(object):
     Nothing of anybody else is touched: forwarding of other hosts, containers or VMs goes on as
     before. The service's store says what must be; at start it is compared with the kernel, and
     what differs is repaired.
+
+    Errors of every call but GetPort and ListPorts: INTERNAL (KERNEL), the kernel refused or did not
+    answer; the message says what was asked and what it said. Repeat the call, or EnsureNetwork.
     """
 
     def __init__(self, channel):
@@ -77,6 +80,9 @@ class NetworkServiceServicer(object):
     Nothing of anybody else is touched: forwarding of other hosts, containers or VMs goes on as
     before. The service's store says what must be; at start it is compared with the kernel, and
     what differs is repaired.
+
+    Errors of every call but GetPort and ListPorts: INTERNAL (KERNEL), the kernel refused or did not
+    answer; the message says what was asked and what it said. Repeat the call, or EnsureNetwork.
     """
 
     def EnsureNetwork(self, request, context):
@@ -94,7 +100,8 @@ class NetworkServiceServicer(object):
 
         Idempotent by `vm_id`: a repeat returns the same port, repaired if something had removed its
         TAP. The address stays the VM's until DetachPort. Makes the network first if there is none.
-        INVALID_ARGUMENT (INVALID_FIELD): `vm_id` is not an id.
+        FAILED_PRECONDITION (SUBNET_IN_USE, BRIDGE_FOREIGN): as EnsureNetwork.
+        NOT_FOUND (PORT_NOT_FOUND): a repeat by `request_id`, and the port was detached since.
         RESOURCE_EXHAUSTED (SUBNET_FULL): no address is left; detach a port or use a larger subnet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -178,6 +185,9 @@ class NetworkService(object):
     Nothing of anybody else is touched: forwarding of other hosts, containers or VMs goes on as
     before. The service's store says what must be; at start it is compared with the kernel, and
     what differs is repaired.
+
+    Errors of every call but GetPort and ListPorts: INTERNAL (KERNEL), the kernel refused or did not
+    answer; the message says what was asked and what it said. Repeat the call, or EnsureNetwork.
     """
 
     @staticmethod

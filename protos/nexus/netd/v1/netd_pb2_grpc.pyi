@@ -35,6 +35,9 @@ class NetworkServiceStub:
     Nothing of anybody else is touched: forwarding of other hosts, containers or VMs goes on as
     before. The service's store says what must be; at start it is compared with the kernel, and
     what differs is repaired.
+
+    Errors of every call but GetPort and ListPorts: INTERNAL (KERNEL), the kernel refused or did not
+    answer; the message says what was asked and what it said. Repeat the call, or EnsureNetwork.
     """
 
     @_typing.overload
@@ -52,7 +55,8 @@ class NetworkServiceStub:
 
     Idempotent by `vm_id`: a repeat returns the same port, repaired if something had removed its
     TAP. The address stays the VM's until DetachPort. Makes the network first if there is none.
-    INVALID_ARGUMENT (INVALID_FIELD): `vm_id` is not an id.
+    FAILED_PRECONDITION (SUBNET_IN_USE, BRIDGE_FOREIGN): as EnsureNetwork.
+    NOT_FOUND (PORT_NOT_FOUND): a repeat by `request_id`, and the port was detached since.
     RESOURCE_EXHAUSTED (SUBNET_FULL): no address is left; detach a port or use a larger subnet.
     """
     DetachPort: _grpc.UnaryUnaryMultiCallable[_netd_pb2.DetachPortRequest, _netd_pb2.DetachPortResponse]
@@ -74,6 +78,9 @@ class NetworkServiceAsyncStub(NetworkServiceStub):
     Nothing of anybody else is touched: forwarding of other hosts, containers or VMs goes on as
     before. The service's store says what must be; at start it is compared with the kernel, and
     what differs is repaired.
+
+    Errors of every call but GetPort and ListPorts: INTERNAL (KERNEL), the kernel refused or did not
+    answer; the message says what was asked and what it said. Repeat the call, or EnsureNetwork.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -88,7 +95,8 @@ class NetworkServiceAsyncStub(NetworkServiceStub):
 
     Idempotent by `vm_id`: a repeat returns the same port, repaired if something had removed its
     TAP. The address stays the VM's until DetachPort. Makes the network first if there is none.
-    INVALID_ARGUMENT (INVALID_FIELD): `vm_id` is not an id.
+    FAILED_PRECONDITION (SUBNET_IN_USE, BRIDGE_FOREIGN): as EnsureNetwork.
+    NOT_FOUND (PORT_NOT_FOUND): a repeat by `request_id`, and the port was detached since.
     RESOURCE_EXHAUSTED (SUBNET_FULL): no address is left; detach a port or use a larger subnet.
     """
     DetachPort: _aio.UnaryUnaryMultiCallable[_netd_pb2.DetachPortRequest, _netd_pb2.DetachPortResponse]  # type: ignore[assignment]
@@ -109,6 +117,9 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
     Nothing of anybody else is touched: forwarding of other hosts, containers or VMs goes on as
     before. The service's store says what must be; at start it is compared with the kernel, and
     what differs is repaired.
+
+    Errors of every call but GetPort and ListPorts: INTERNAL (KERNEL), the kernel refused or did not
+    answer; the message says what was asked and what it said. Repeat the call, or EnsureNetwork.
     """
 
     @_abc_1.abstractmethod
@@ -133,7 +144,8 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent by `vm_id`: a repeat returns the same port, repaired if something had removed its
         TAP. The address stays the VM's until DetachPort. Makes the network first if there is none.
-        INVALID_ARGUMENT (INVALID_FIELD): `vm_id` is not an id.
+        FAILED_PRECONDITION (SUBNET_IN_USE, BRIDGE_FOREIGN): as EnsureNetwork.
+        NOT_FOUND (PORT_NOT_FOUND): a repeat by `request_id`, and the port was detached since.
         RESOURCE_EXHAUSTED (SUBNET_FULL): no address is left; detach a port or use a larger subnet.
         """
 

@@ -8,9 +8,11 @@ Conventions of every Nexus API:
   - A VM is named by `vm`: its id (13 characters of a-z and 2-7) or its unique name.
   - Mutating calls take an optional `request_id`. A repeat with the same id and the same body
     carries on from where the first one got to and gives its answer; the same id with another
-    body fails with ALREADY_EXISTS, reason REQUEST_ID_REUSED. Ids are kept for 24 hours.
+    body fails with ALREADY_EXISTS (REQUEST_ID_REUSED). Ids are kept for 24 hours.
   - A failed call changes nothing, unless its comment says what remains.
-  - Errors carry google.rpc.ErrorInfo with domain "nexus" and a stable `reason`.
+  - Errors carry google.rpc.ErrorInfo with domain "nexus" and a stable `reason`. Of every call:
+    INVALID_ARGUMENT (INVALID_FIELD), a field is out of range, `field` in the metadata names it;
+    INTERNAL (DEFECT), a defect of Nexus, of which the service's log has the details.
   - The deadline of a call is the budget of everything done for it.
 """
 

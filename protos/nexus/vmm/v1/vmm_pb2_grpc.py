@@ -30,6 +30,11 @@ class VmServiceStub(object):
 
     VMs run in systemd units of their own: a restart, upgrade or crash of this service leaves them
     running, and it adopts them when it is back.
+
+    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of CreateVm, StartVm, StopVm,
+    DeleteVm and ReportGuest: UNAVAILABLE (STOPPING), the service is stopping, repeat the call. Of
+    StartVm, StopVm and DeleteVm: UNAVAILABLE (SYSTEMD_UNREACHABLE), systemd does not answer, repeat
+    the call; FAILED_PRECONDITION (UNIT_FAILED), it refuses, and the message is systemd's own.
     """
 
     def __init__(self, channel):
@@ -95,13 +100,17 @@ class VmServiceServicer(object):
 
     VMs run in systemd units of their own: a restart, upgrade or crash of this service leaves them
     running, and it adopts them when it is back.
+
+    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of CreateVm, StartVm, StopVm,
+    DeleteVm and ReportGuest: UNAVAILABLE (STOPPING), the service is stopping, repeat the call. Of
+    StartVm, StopVm and DeleteVm: UNAVAILABLE (SYSTEMD_UNREACHABLE), systemd does not answer, repeat
+    the call; FAILED_PRECONDITION (UNIT_FAILED), it refuses, and the message is systemd's own.
     """
 
     def CreateVm(self, request, context):
         """Records a VM and makes its disk. Does not start it.
 
         Idempotent by `vm_id` or `request_id`: the same spec again returns the VM as it is now.
-        INVALID_ARGUMENT (INVALID_FIELD): a field is out of range; `field` in the metadata names it.
         ALREADY_EXISTS (NAME_TAKEN, VM_ID_TAKEN): another VM has the name, or the id with another spec.
         NOT_FOUND (IMAGE_NOT_FOUND): no such image or kernel; `vmm` lists what there is.
         RESOURCE_EXHAUSTED (DISK_FULL): no room for the disk.
@@ -111,7 +120,7 @@ class VmServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetVm(self, request, context):
-        """Returns one VM. NOT_FOUND (VM_NOT_FOUND) when there is none.
+        """Returns one VM.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,10 +138,13 @@ class VmServiceServicer(object):
 
         A boot that ends by itself, or falls silent, before the guest was READY is done once more: the
         VM stays RUNNING with another `boot`, and the history says so.
-        FAILED_PRECONDITION (VM_STATE): the VM is live already; nothing is touched.
+        FAILED_PRECONDITION (VM_STATE): the VM is live already, or being deleted; nothing is touched.
         FAILED_PRECONDITION (BOOT_FAILED): Firecracker refused the kernel, a drive or the network;
         the message is Firecracker's own, the VM is FAILED and may be started again.
         NOT_FOUND (IMAGE_NOT_FOUND): an image or kernel is gone; the VM is FAILED.
+        RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again; FAILED.
+        DEADLINE_EXCEEDED (START_TIMEOUT): nine tenths of the deadline passed, 60 s for a call without
+        one; the rest goes into clearing up, and the VM is FAILED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -260,6 +272,11 @@ class VmService(object):
 
     VMs run in systemd units of their own: a restart, upgrade or crash of this service leaves them
     running, and it adopts them when it is back.
+
+    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of CreateVm, StartVm, StopVm,
+    DeleteVm and ReportGuest: UNAVAILABLE (STOPPING), the service is stopping, repeat the call. Of
+    StartVm, StopVm and DeleteVm: UNAVAILABLE (SYSTEMD_UNREACHABLE), systemd does not answer, repeat
+    the call; FAILED_PRECONDITION (UNIT_FAILED), it refuses, and the message is systemd's own.
     """
 
     @staticmethod

@@ -8,9 +8,11 @@ Conventions of every Nexus API:
   - A VM is named by `vm`: its id (13 characters of a-z and 2-7) or its unique name.
   - Mutating calls take an optional `request_id`. A repeat with the same id and the same body
     carries on from where the first one got to and gives its answer; the same id with another
-    body fails with ALREADY_EXISTS, reason REQUEST_ID_REUSED. Ids are kept for 24 hours.
+    body fails with ALREADY_EXISTS (REQUEST_ID_REUSED). Ids are kept for 24 hours.
   - A failed call changes nothing, unless its comment says what remains.
-  - Errors carry google.rpc.ErrorInfo with domain "nexus" and a stable `reason`.
+  - Errors carry google.rpc.ErrorInfo with domain "nexus" and a stable `reason`. Of every call:
+    INVALID_ARGUMENT (INVALID_FIELD), a field is out of range, `field` in the metadata names it;
+    INTERNAL (DEFECT), a defect of Nexus, of which the service's log has the details.
   - The deadline of a call is the budget of everything done for it.
 """
 
@@ -42,6 +44,11 @@ class VmServiceStub:
 
     VMs run in systemd units of their own: a restart, upgrade or crash of this service leaves them
     running, and it adopts them when it is back.
+
+    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of CreateVm, StartVm, StopVm,
+    DeleteVm and ReportGuest: UNAVAILABLE (STOPPING), the service is stopping, repeat the call. Of
+    StartVm, StopVm and DeleteVm: UNAVAILABLE (SYSTEMD_UNREACHABLE), systemd does not answer, repeat
+    the call; FAILED_PRECONDITION (UNIT_FAILED), it refuses, and the message is systemd's own.
     """
 
     @_typing.overload
@@ -52,13 +59,12 @@ class VmServiceStub:
     """Records a VM and makes its disk. Does not start it.
 
     Idempotent by `vm_id` or `request_id`: the same spec again returns the VM as it is now.
-    INVALID_ARGUMENT (INVALID_FIELD): a field is out of range; `field` in the metadata names it.
     ALREADY_EXISTS (NAME_TAKEN, VM_ID_TAKEN): another VM has the name, or the id with another spec.
     NOT_FOUND (IMAGE_NOT_FOUND): no such image or kernel; `vmm` lists what there is.
     RESOURCE_EXHAUSTED (DISK_FULL): no room for the disk.
     """
     GetVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.GetVmRequest, _vmm_pb2.GetVmResponse]
-    """Returns one VM. NOT_FOUND (VM_NOT_FOUND) when there is none."""
+    """Returns one VM."""
     ListVms: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.ListVmsRequest, _vmm_pb2.ListVmsResponse]
     """Lists VMs in the order of their creation, a page at a time."""
     StartVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.StartVmRequest, _vmm_pb2.StartVmResponse]
@@ -66,10 +72,13 @@ class VmServiceStub:
 
     A boot that ends by itself, or falls silent, before the guest was READY is done once more: the
     VM stays RUNNING with another `boot`, and the history says so.
-    FAILED_PRECONDITION (VM_STATE): the VM is live already; nothing is touched.
+    FAILED_PRECONDITION (VM_STATE): the VM is live already, or being deleted; nothing is touched.
     FAILED_PRECONDITION (BOOT_FAILED): Firecracker refused the kernel, a drive or the network;
     the message is Firecracker's own, the VM is FAILED and may be started again.
     NOT_FOUND (IMAGE_NOT_FOUND): an image or kernel is gone; the VM is FAILED.
+    RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again; FAILED.
+    DEADLINE_EXCEEDED (START_TIMEOUT): nine tenths of the deadline passed, 60 s for a call without
+    one; the rest goes into clearing up, and the VM is FAILED.
     """
     StopVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.StopVmRequest, _vmm_pb2.StopVmResponse]
     """Stops a VM and returns once its process is gone. The disk stays.
@@ -109,6 +118,11 @@ class VmServiceAsyncStub(VmServiceStub):
 
     VMs run in systemd units of their own: a restart, upgrade or crash of this service leaves them
     running, and it adopts them when it is back.
+
+    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of CreateVm, StartVm, StopVm,
+    DeleteVm and ReportGuest: UNAVAILABLE (STOPPING), the service is stopping, repeat the call. Of
+    StartVm, StopVm and DeleteVm: UNAVAILABLE (SYSTEMD_UNREACHABLE), systemd does not answer, repeat
+    the call; FAILED_PRECONDITION (UNIT_FAILED), it refuses, and the message is systemd's own.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -116,13 +130,12 @@ class VmServiceAsyncStub(VmServiceStub):
     """Records a VM and makes its disk. Does not start it.
 
     Idempotent by `vm_id` or `request_id`: the same spec again returns the VM as it is now.
-    INVALID_ARGUMENT (INVALID_FIELD): a field is out of range; `field` in the metadata names it.
     ALREADY_EXISTS (NAME_TAKEN, VM_ID_TAKEN): another VM has the name, or the id with another spec.
     NOT_FOUND (IMAGE_NOT_FOUND): no such image or kernel; `vmm` lists what there is.
     RESOURCE_EXHAUSTED (DISK_FULL): no room for the disk.
     """
     GetVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.GetVmRequest, _vmm_pb2.GetVmResponse]  # type: ignore[assignment]
-    """Returns one VM. NOT_FOUND (VM_NOT_FOUND) when there is none."""
+    """Returns one VM."""
     ListVms: _aio.UnaryUnaryMultiCallable[_vmm_pb2.ListVmsRequest, _vmm_pb2.ListVmsResponse]  # type: ignore[assignment]
     """Lists VMs in the order of their creation, a page at a time."""
     StartVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.StartVmRequest, _vmm_pb2.StartVmResponse]  # type: ignore[assignment]
@@ -130,10 +143,13 @@ class VmServiceAsyncStub(VmServiceStub):
 
     A boot that ends by itself, or falls silent, before the guest was READY is done once more: the
     VM stays RUNNING with another `boot`, and the history says so.
-    FAILED_PRECONDITION (VM_STATE): the VM is live already; nothing is touched.
+    FAILED_PRECONDITION (VM_STATE): the VM is live already, or being deleted; nothing is touched.
     FAILED_PRECONDITION (BOOT_FAILED): Firecracker refused the kernel, a drive or the network;
     the message is Firecracker's own, the VM is FAILED and may be started again.
     NOT_FOUND (IMAGE_NOT_FOUND): an image or kernel is gone; the VM is FAILED.
+    RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again; FAILED.
+    DEADLINE_EXCEEDED (START_TIMEOUT): nine tenths of the deadline passed, 60 s for a call without
+    one; the rest goes into clearing up, and the VM is FAILED.
     """
     StopVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.StopVmRequest, _vmm_pb2.StopVmResponse]  # type: ignore[assignment]
     """Stops a VM and returns once its process is gone. The disk stays.
@@ -172,6 +188,11 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
 
     VMs run in systemd units of their own: a restart, upgrade or crash of this service leaves them
     running, and it adopts them when it is back.
+
+    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of CreateVm, StartVm, StopVm,
+    DeleteVm and ReportGuest: UNAVAILABLE (STOPPING), the service is stopping, repeat the call. Of
+    StartVm, StopVm and DeleteVm: UNAVAILABLE (SYSTEMD_UNREACHABLE), systemd does not answer, repeat
+    the call; FAILED_PRECONDITION (UNIT_FAILED), it refuses, and the message is systemd's own.
     """
 
     @_abc_1.abstractmethod
@@ -183,7 +204,6 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         """Records a VM and makes its disk. Does not start it.
 
         Idempotent by `vm_id` or `request_id`: the same spec again returns the VM as it is now.
-        INVALID_ARGUMENT (INVALID_FIELD): a field is out of range; `field` in the metadata names it.
         ALREADY_EXISTS (NAME_TAKEN, VM_ID_TAKEN): another VM has the name, or the id with another spec.
         NOT_FOUND (IMAGE_NOT_FOUND): no such image or kernel; `vmm` lists what there is.
         RESOURCE_EXHAUSTED (DISK_FULL): no room for the disk.
@@ -195,7 +215,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vmm_pb2.GetVmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vmm_pb2.GetVmResponse, _abc.Awaitable[_vmm_pb2.GetVmResponse]]:
-        """Returns one VM. NOT_FOUND (VM_NOT_FOUND) when there is none."""
+        """Returns one VM."""
 
     @_abc_1.abstractmethod
     def ListVms(
@@ -215,10 +235,13 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A boot that ends by itself, or falls silent, before the guest was READY is done once more: the
         VM stays RUNNING with another `boot`, and the history says so.
-        FAILED_PRECONDITION (VM_STATE): the VM is live already; nothing is touched.
+        FAILED_PRECONDITION (VM_STATE): the VM is live already, or being deleted; nothing is touched.
         FAILED_PRECONDITION (BOOT_FAILED): Firecracker refused the kernel, a drive or the network;
         the message is Firecracker's own, the VM is FAILED and may be started again.
         NOT_FOUND (IMAGE_NOT_FOUND): an image or kernel is gone; the VM is FAILED.
+        RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again; FAILED.
+        DEADLINE_EXCEEDED (START_TIMEOUT): nine tenths of the deadline passed, 60 s for a call without
+        one; the rest goes into clearing up, and the VM is FAILED.
         """
 
     @_abc_1.abstractmethod
