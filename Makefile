@@ -12,42 +12,36 @@ GUEST := $(CACHE)/guest
 PACKAGES := protos services/vmm services/netd services/agent-gateway/guest services/agent-gateway cli
 PROTOS := $(wildcard protos/nexus/*/v1/*.proto)
 
+.NOTPARALLEL: # tests share the machine, and `up` makes the environment itself
+
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo 'From a fresh clone, as root on Debian 12: `make up`, then `make test`. More in README.md.'
+	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(UV): | packages
-	/usr/bin/python3 -m venv $(CACHE)/uv
-	$(CACHE)/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+##@ To use it
+.PHONY: up
+up: | /usr/bin/python3 ## Bring it all up: guest image, dev host, services, and the VM `hello`
+	@/usr/bin/python3 deploy/up.py
 
-.PHONY: venv
-venv: $(VENV)/.done ## Make the development environment
-$(VENV)/.done: $(UV) requirements.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
-	$(UV) venv --quiet --allow-existing --python /usr/bin/python3 $(VENV)
-	VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements.lock
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation $(PACKAGES:%=-e %)
-	touch $@
+.PHONY: down
+down: ## Stop what `make up` started; VMs and their disks stay
+	@/usr/bin/python3 deploy/devhost/devhost.py stop
 
-.PHONY: lock
-lock: $(UV) ## Resolve requirements.lock anew
-	$(UV) pip compile --quiet --upgrade --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
-	  --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
-	  --no-emit-package nexus-protos --no-emit-package nexus-guest \
-	  --group dev --all-extras $(PACKAGES:%=%/pyproject.toml) -o requirements.lock
+.PHONY: clean
+clean: ## Stop, and remove all that was built, VMs and their disks too
+	@/usr/bin/python3 deploy/devhost/devhost.py clean
+	rm -rf $(CACHE)
 
-# Generates the code of all protos into the folder $(1), given from protos/.
-define generate
-cd protos && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=$(1) --grpc_python_out=$(1) \
-  --plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=../$(BIN)/protoc-gen-mypy_grpc \
-  --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS:protos/%=%)
-endef
+.PHONY: install
+install: venv ## Put Nexus on this machine, or below DESTDIR
+	@test -d $(GUEST)/bin || $(MAKE) --no-print-directory guest
+	@/usr/bin/python3 deploy/install.py --cache $(CACHE) --guest $(GUEST) $(if $(DESTDIR),--destdir "$(DESTDIR)")
 
-.PHONY: protos
-protos: venv ## Generate code from the protos
-	$(call generate,.)
-
-$(BUF): | packages
-	npm install --silent --no-fund --no-audit --prefix $(CACHE)/npm @bufbuild/buf@1.75.0
+##@ To test it
+.PHONY: test
+test: check-protos lint unit integration system ## Run everything; nothing may be skipped
 
 .PHONY: check-protos
 check-protos: venv $(BUF) ## Lint the protos and compare the generated code with them
@@ -55,11 +49,6 @@ check-protos: venv $(BUF) ## Lint the protos and compare the generated code with
 	rm -rf $(CACHE)/protos && mkdir -p $(CACHE)/protos
 	$(call generate,../$(CACHE)/protos)
 	diff -r --exclude='*.proto' --exclude=__pycache__ protos/nexus $(CACHE)/protos/nexus
-
-.PHONY: fmt
-fmt: venv ## Format the code
-	$(BIN)/ruff format --quiet .
-	$(BIN)/ruff check --quiet --fix .
 
 .PHONY: lint
 lint: venv ## Check format, style and types
@@ -76,34 +65,60 @@ integration: venv ## Run the tests with real processes, sockets and network name
 	$(BIN)/pytest --quiet tests/integration
 
 .PHONY: system
-system: venv ## Run the tests in the dev host, with real microVMs
+system: up ## Run the tests in the dev host, with real microVMs
 	$(BIN)/pytest --quiet tests/system
 
-.PHONY: test
-test: check-protos lint unit integration system ## Run everything; nothing may be skipped
-
 .PHONY: bench
-bench: venv ## Measure Nexus against the raw thing, in the dev host
+bench: up ## Measure Nexus against the raw thing, in the dev host
 	$(BIN)/python tests/bench/run.py
 
+##@ To change it
+.PHONY: fmt
+fmt: venv ## Format the code
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --quiet --fix .
+
+# Generates the code of all protos into the folder $(1), given from protos/.
+define generate
+cd protos && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=$(1) --grpc_python_out=$(1) \
+  --plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=../$(BIN)/protoc-gen-mypy_grpc \
+  --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS:protos/%=%)
+endef
+
+.PHONY: protos
+protos: venv ## Generate code from the protos
+	$(call generate,.)
+
+$(BUF): | packages
+	npm install --silent --no-fund --no-audit --prefix $(CACHE)/npm @bufbuild/buf@1.75.0
+
+.PHONY: venv
+venv: $(VENV)/.done ## Make the development environment
+$(VENV)/.done: $(UV) requirements.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
+	$(UV) venv --quiet --allow-existing --python /usr/bin/python3 $(VENV)
+	VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements.lock
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	touch $@
+
+.PHONY: lock
+lock: $(UV) ## Resolve requirements.lock anew
+	$(UV) pip compile --quiet --upgrade --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
+	  --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+	  --no-emit-package nexus-protos --no-emit-package nexus-guest \
+	  --group dev --all-extras $(PACKAGES:%=%/pyproject.toml) -o requirements.lock
+
+.PHONY: guest
+guest: packages ## Build what guests boot from; `make up` does it too
+	@/usr/bin/python3 deploy/guest/build.py --out $(GUEST)
+
 .PHONY: packages
-packages: ## Install the Debian packages that building and testing need
+packages: | /usr/bin/python3 ## Install the Debian packages that building and testing need
 	@/usr/bin/python3 deploy/packages.py
 
-.PHONY: up
-up: ## Bring it all up: guest image, dev host, services, and the VM `hello`
-	@test -x /usr/bin/python3 || apt-get install --yes --quiet python3
-	@/usr/bin/python3 deploy/up.py
+$(UV): | packages
+	/usr/bin/python3 -m venv $(CACHE)/uv
+	$(CACHE)/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
 
-.PHONY: down
-down: ## Stop what `make up` started
-	@/usr/bin/python3 deploy/devhost/devhost.py stop
-
-.PHONY: clean
-clean: ## Stop, and remove all that was built, VMs and their disks too
-	@/usr/bin/python3 deploy/devhost/devhost.py clean
-	rm -rf $(CACHE)
-
-.PHONY: install
-install: venv ## Put Nexus on this machine, or below DESTDIR
-	@/usr/bin/python3 deploy/install.py --cache $(CACHE) --guest $(GUEST) $(if $(DESTDIR),--destdir "$(DESTDIR)")
+/usr/bin/python3:
+	apt-get update --quiet
+	apt-get install --yes --quiet python3
