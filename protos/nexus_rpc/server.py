@@ -54,13 +54,14 @@ class Binding:
 class TlsListener:
     """A TCP listener that takes only clients whose certificate is signed by `ca`.
 
-    Relative paths are below $CREDENTIALS_DIRECTORY, where systemd's LoadCredential= puts them.
+    Relative paths are below $CREDENTIALS_DIRECTORY, where systemd's LoadCredential= puts them, or
+    /etc/nexus/tls without it.
     """
 
     listen: str
-    ca: Path = Path("tls.ca")
-    cert: Path = Path("tls.cert")
-    key: Path = Path("tls.key")
+    ca: Path = Path("ca.pem")
+    cert: Path = Path("server.pem")
+    key: Path = Path("server.key")
 
 
 @dataclass(frozen=True)

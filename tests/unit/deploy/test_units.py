@@ -5,6 +5,7 @@ import re
 import pytest
 
 from deploy.devhost.layout import REPO
+from nexus_rpc.server import TlsListener
 
 UNITS = REPO / "deploy/systemd"
 SERVICES = ("nexus-vmm", "nexus-netd", "nexus-gateway")
@@ -76,3 +77,11 @@ def test_polkit_lets_vmm_at_well_formed_vms_and_nothing_else():
         ),
     ):
         assert not pattern.search(unit), unit
+
+
+def test_credentials_for_tls_have_the_names_that_a_listener_looks_for():
+    loaded = settings("tls.conf")["LoadCredential"]
+    given = {name: path for name, _, path in (line.partition(":") for line in loaded)}
+    listener = TlsListener("127.0.0.1:7700")
+    assert list(given) == [str(path) for path in (listener.ca, listener.cert, listener.key)]
+    assert list(given.values()) == [f"/etc/nexus/tls/{name}" for name in given]
