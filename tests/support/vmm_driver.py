@@ -25,6 +25,7 @@ class World:
 
     images: set = field(default_factory=lambda: {"debian"})
     disks: dict = field(default_factory=dict)
+    written: set = field(default_factory=set)
     runs: set = field(default_factory=set)
     processes: dict = field(default_factory=dict)
     ends: dict = field(default_factory=dict)
@@ -68,6 +69,7 @@ class FakeDriver:
         if self.world.fault:
             raise FailedPrecondition("BOOT_FAILED", self.world.fault)
         process.booted = True
+        self.world.written.add(vm.id)
         self.point("a machine")
         return Boot(process.boot, process.pid, "1.12.1")
 
@@ -110,6 +112,13 @@ class FakeDriver:
             self.world.disks[vm_id] = "half"
             self.point("half a deletion")
             del self.world.disks[vm_id]
+        self.world.written.discard(vm_id)
+
+    async def discard(self, vm_id):
+        if vm_id in self.world.written:
+            return False
+        await self.delete(vm_id)
+        return True
 
     async def inventory(self):
         await asyncio.sleep(0)

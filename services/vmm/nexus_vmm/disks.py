@@ -49,6 +49,20 @@ def remove_home(places: Places, vm_id: str) -> None:
     remove_directory(places.home(vm_id))
 
 
+def discard_home(places: Places, vm_id: str) -> bool:
+    """Remove the VM's directory if its disk is blank; return whether it is gone.
+
+    A disk that was never written has no blocks (stat(2), st_blocks).
+    """
+    try:
+        written = places.disk(vm_id).stat().st_blocks > 0
+    except FileNotFoundError:
+        written = False
+    if not written:
+        remove_home(places, vm_id)
+    return not written
+
+
 def _make_disk(path: Path, size: int) -> None:
     if path.exists() and path.stat().st_size == size:
         return

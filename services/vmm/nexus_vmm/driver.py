@@ -45,5 +45,8 @@ class Driver(Protocol):
     async def delete(self, vm_id: str) -> None:
         """Remove the VM's disk and all else that `create` made."""
 
+    async def discard(self, vm_id: str) -> bool:
+        """Do as `delete` does, but leave a disk that holds data. Returns whether it is gone."""
+
     async def inventory(self) -> set[str]:
         """Return the ids of VMs of which anything exists: process, disk or directory."""

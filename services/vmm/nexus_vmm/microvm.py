@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import FailedPrecondition
-from nexus_vmm.disks import make_home, remove_home
+from nexus_vmm.disks import discard_home, make_home, remove_home
 from nexus_vmm.firecracker import Api, ApiError, Fault, dial, dial_new
 from nexus_vmm.machine import configuration
 from nexus_vmm.metrics import stage
@@ -98,6 +98,10 @@ class FirecrackerDriver:
     async def delete(self, vm_id: str) -> None:
         """Remove the VM's disk and all else that `create` made."""
         await asyncio.to_thread(remove_home, self._places, vm_id)
+
+    async def discard(self, vm_id: str) -> bool:
+        """Remove the VM's disk unless it holds data."""
+        return await asyncio.to_thread(discard_home, self._places, vm_id)
 
     async def inventory(self) -> set[str]:
         """Return the ids of VMs of which anything exists."""

@@ -2,6 +2,8 @@
 
 Whatever happened while it was away, or to the operation that it was killed in, is measured and
 carried to its end: machines that run are adopted, what ended is recorded, leftovers are removed.
+A disk with data in it is removed by DeleteVm alone: a database that was lost must not take the
+disks with it.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ async def reconcile(store: Store, driver: Driver, supervisor: Supervisor) -> Non
             _log.warning("removing what is left of %s, which is no VM", vm_id)
             try:
                 await driver.kill(vm_id)
-                await driver.delete(vm_id)
+                if not await driver.discard(vm_id):
+                    # No operation leaves that behind: rather was the database lost or put back.
+                    _log.error("the disk of %s holds data and stays: no VM here has it", vm_id)
             except (FailedPrecondition, OSError) as error:
                 _log.error("what is left of %s cannot be removed: %s", vm_id, error)
 

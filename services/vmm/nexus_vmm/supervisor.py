@@ -80,7 +80,7 @@ class Supervisor:
                     await self._driver.create(vm_id, spec)
                     return await self._store.insert(request, vm_id, name, spec)
                 except Exception:
-                    await self._driver.delete(vm_id)
+                    await self._driver.discard(vm_id)
                     raise
             except Exception:
                 await self._store.forget(request)

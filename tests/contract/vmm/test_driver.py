@@ -29,6 +29,9 @@ class FakeHost:
     def lose_image(self):
         self.world.images.clear()
 
+    def write_to_disk(self):
+        self.world.written.add(ID)
+
     def spoil_kernel(self):
         self.world.fault = "InstanceStart: Invalid Elf magic number"
 
@@ -58,6 +61,10 @@ class FirecrackerHost:
 
     def lose_image(self):
         (self.assets.directory / "images/debian.img").unlink()
+
+    def write_to_disk(self):
+        with self.places.disk(ID).open("r+b") as disk:
+            disk.write(b"a file system")
 
     def spoil_kernel(self):
         (self.assets.directory / "kernels/default/vmlinux").write_bytes(b"#!/bin/sh")
@@ -150,6 +157,19 @@ async def test_kill_and_delete_leave_nothing_and_may_be_repeated(host):
     for _ in range(2):
         await host.driver.delete(ID)
     assert await host.driver.inventory() == set()
+
+
+async def test_discard_leaves_a_disk_that_was_written(host):
+    vm = vmm_guest.vm()
+    assert await host.driver.discard(ID)
+    await host.driver.create(vm.id, vm.spec)
+    assert await host.driver.discard(ID)
+    assert await host.driver.inventory() == set()
+
+    await host.driver.create(vm.id, vm.spec)
+    host.write_to_disk()
+    assert not await host.driver.discard(ID)
+    assert await host.driver.inventory() == {ID}
 
 
 @pytest.mark.parametrize(("code", "cause"), [(0, "shutdown"), (5, "error"), (-9, "signal")])

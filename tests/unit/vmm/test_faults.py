@@ -222,21 +222,21 @@ async def test_live_vms_of_every_kind_are_adopted():
         assert len(host.world.processes) == 10
 
 
-async def test_what_belongs_to_no_vm_is_removed():
+async def test_what_belongs_to_no_vm_is_removed_but_for_a_disk_with_data(caplog):
     async with Host.fresh() as host:
 
         async def first(vmm):
             await vmm.create("kept")
-            stray = await vmm.create("stray")
-            await vmm.start("stray")
-            return stray
+            for name in ("blank", "used"):
+                await vmm.create(name)
+            return await vmm.start("used")
 
-        stray = await host.live(first)
-        await host.database.write(
-            lambda db: db.execute("DELETE FROM vms WHERE id = ?", (stray.id,))
-        )
+        used = await host.live(first)
+        await host.database.write(lambda db: db.execute("DELETE FROM vms WHERE name != 'kept'"))
 
         async def second(vmm):
+            assert "holds data and stays" in caplog.text
+            assert host.world.disks.pop(used.id)
             check(vmm.hub.present(), host.world)
             assert [vm.name for vm in vmm.hub.present()] == ["kept"]
 
