@@ -1,6 +1,9 @@
-"""Rules of the whole test suite."""
+"""Rules and fixtures of the whole test suite."""
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -11,3 +14,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
         reporter.write_line("a test was skipped; in CI that is a failure", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def short_path():
+    """A directory with a short name: a unix socket's path has at most 107 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="nexus-"))
+    yield path
+    shutil.rmtree(path)

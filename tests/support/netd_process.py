@@ -3,13 +3,13 @@
 import asyncio
 import json
 import os
-import socket
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from notifications import Notifications
 
 from nexus.netd.v1 import netd_pb2_grpc
 from nexus_rpc.channel import connect
@@ -44,12 +44,7 @@ def configure(directory, **changes):
 @asynccontextmanager
 async def running(directory, *launcher):
     """Run netd with the settings in `directory`, from when it is ready to the end of the block."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.setblocking(False)
-        path = directory / "notify"
-        path.unlink(missing_ok=True)
-        notify.bind(str(path))
-        path.chmod(0o666)
+    with Notifications(directory / "notify") as notifications:
         with (directory / "log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *launcher,
@@ -58,11 +53,11 @@ async def running(directory, *launcher):
                 "nexus_netd",
                 "--config",
                 directory / "netd.toml",
-                env=os.environ | {"NOTIFY_SOCKET": str(path)},
+                env=os.environ | {"NOTIFY_SOCKET": str(notifications.path)},
                 stderr=log,
             )
         try:
-            await _until_ready(process, notify, directory / "log")
+            await _until_ready(process, notifications, directory / "log")
             async with connect(f"unix:{directory}/netd.sock") as channel:
                 # gRPC backs off for all channels to an address where one was refused before.
                 async with asyncio.timeout(SECONDS):
@@ -75,21 +70,11 @@ async def running(directory, *launcher):
                 await process.wait()
 
 
-async def _until_ready(process, notify, log):
-    tasks = {asyncio.ensure_future(process.wait()), asyncio.ensure_future(_ready(notify))}
-    async with asyncio.timeout(SECONDS):
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    if process.returncode is not None:
-        raise AssertionError(f"netd ended with {process.returncode}: {log.read_text()}")
-
-
-async def _ready(notify):
-    loop = asyncio.get_running_loop()
-    while b"READY=1" not in await loop.sock_recv(notify, 4096):
-        pass
+async def _until_ready(process, notifications, log):
+    try:
+        await notifications.until("READY=1", process, SECONDS)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {log.read_text()}") from None
 
 
 async def refused(call):

@@ -1,11 +1,11 @@
 """The gateway's servicer behind real gRPC, the real guest agent, and a stand-in for vmm."""
 
 import asyncio
-import socket
 from contextlib import AsyncExitStack
 
 import grpc
 import pytest
+from free_port import free_port
 from gateway_doubles import FakeVmm, make_vm, real_agent, serving_vmm
 
 from nexus.gateway.v1 import gateway_pb2_grpc
@@ -16,11 +16,6 @@ from nexus_rpc.channel import OPTIONS, connect
 from nexus_rpc.interceptors import AroundCalls, errors, observed
 
 TOKEN = "a-token-of-sufficient-length"
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class Gateway:

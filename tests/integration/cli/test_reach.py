@@ -8,6 +8,7 @@ import grpc
 import pytest
 from cryptography_files import make_ca, make_certificate
 from fake_services import serve
+from free_port import free_port
 
 
 @pytest.fixture
@@ -22,28 +23,10 @@ def pki(tmp_path):
     return directory
 
 
-def free_ports():
-    """Return the first of three free ports in a row."""
-    while True:
-        sockets = [socket.socket() for _ in range(3)]
-        try:
-            sockets[0].bind(("127.0.0.1", 0))
-            first = sockets[0].getsockname()[1]
-            for offset in (1, 2):
-                sockets[offset].bind(("127.0.0.1", first + offset))
-        except (OSError, OverflowError):
-            continue
-        else:
-            return first
-        finally:
-            for each in sockets:
-                each.close()
-
-
 @pytest.fixture
 async def tcp(fakes, pki):
     """The services on TCP with mTLS; the endpoint of them."""
-    first = free_ports()
+    first = free_port(3)
     offsets = {"vmm": 0, "netd": 1, "gateway": 2}
     credentials = grpc.ssl_server_credentials(
         [((pki / "server.key").read_bytes(), (pki / "server.pem").read_bytes())],
@@ -110,7 +93,7 @@ async def test_a_key_that_cannot_be_read(nexusctl, tcp, pki):
 
 
 async def test_nobody_at_the_port(nexusctl, pki):
-    endpoint = f"tls://127.0.0.1:{free_ports()}"
+    endpoint = f"tls://127.0.0.1:{free_port(3)}"
     done = await nexusctl("--endpoint", endpoint, "vm", "list", env=by_environment(pki))
     assert done.code == 3
     assert "refuses" in done.err

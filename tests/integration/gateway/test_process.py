@@ -11,10 +11,12 @@ from pathlib import Path
 import grpc
 import httpx2
 import pytest
+from free_port import free_port
 from gateway_doubles import FakeGuest, FakeVmm, agreeable, make_vm, real_agent, serving_vmm
 from guest_agent import wait_until_gone
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
+from notifications import Notifications
 
 from nexus.gateway.v1 import gateway_pb2 as pb
 from nexus.gateway.v1 import gateway_pb2_grpc
@@ -24,11 +26,6 @@ from nexus_rpc.channel import connect
 
 VM = "a" * 13
 TOKEN = "a-token-of-sufficient-length"
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class Setup:
@@ -59,18 +56,11 @@ class Setup:
     @asynccontextmanager
     async def running(self):
         """Yield the process, once it is ready, and a client of it."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
-            path = self.directory / "notify"
-            path.unlink(missing_ok=True)
-            notifications.bind(str(path))
-            notifications.setblocking(False)
-            process = await self.start(NOTIFY_SOCKET=str(path))
+        with Notifications(self.directory / "notify") as notifications:
+            process = await self.start(NOTIFY_SOCKET=str(notifications.path))
             drain = asyncio.create_task(process.stderr.read())
             try:
-                async with asyncio.timeout(30):
-                    loop = asyncio.get_running_loop()
-                    while await loop.sock_recv(notifications, 4096) != b"READY=1":
-                        pass
+                await notifications.until("READY=1", process)
                 async with connect(f"unix:{self.directory}/gateway.sock") as channel:
                     yield process, gateway_pb2_grpc.GuestServiceStub(channel)
             finally:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import stat
 import sys
 from contextlib import asynccontextmanager
@@ -13,8 +12,10 @@ from pathlib import Path
 import grpc
 import pytest
 from cryptography_files import make_ca, make_certificate
+from free_port import free_port
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from notifications import Notifications
 
 from nexus.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from nexus_rpc.channel import ClientTls, connect
@@ -23,45 +24,28 @@ from nexus_rpc.errors import from_rpc_error
 SAMPLE = Path(__file__).with_name("sample_service.py")
 
 
-class Notifications:
-    """What systemd would read from $NOTIFY_SOCKET."""
-
-    def __init__(self, path):
-        self.path = path
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.setblocking(False)
-        self.socket.bind(str(path))
-
-    async def until(self, state):
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(20):
-            while (await loop.sock_recv(self.socket, 4096)).decode() != state:
-                pass
-
-
 @asynccontextmanager
 async def serving(directory, *arguments, watchdog_seconds=0):
-    notifications = Notifications(directory / "notify")
-    environment = os.environ | {
-        "NOTIFY_SOCKET": str(notifications.path),
-        "WATCHDOG_USEC": str(int(watchdog_seconds * 1_000_000)),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        SAMPLE,
-        directory,
-        *arguments,
-        env=environment,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        await notifications.until("READY=1")
-        yield process, notifications
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-        notifications.socket.close()
+    with Notifications(directory / "notify") as notifications:
+        environment = os.environ | {
+            "NOTIFY_SOCKET": str(notifications.path),
+            "WATCHDOG_USEC": str(int(watchdog_seconds * 1_000_000)),
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            SAMPLE,
+            directory,
+            *arguments,
+            env=environment,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            await notifications.until("READY=1", process)
+            yield process, notifications
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
 
 
 @pytest.fixture
@@ -132,7 +116,7 @@ async def test_sigterm_ends_open_streams_and_exits_cleanly(tmp_path, target):
         assert (await stream.read()).stdout == b"first"
 
         process.send_signal(signal.SIGTERM)
-        await notifications.until("STOPPING=1")
+        await notifications.until("STOPPING=1", process)
         with pytest.raises(grpc.aio.AioRpcError):
             await stream.read()
         _, log = await asyncio.wait_for(process.communicate(), 20)
@@ -164,9 +148,9 @@ async def test_a_killed_server_can_be_started_again(tmp_path, target):
 
 
 async def test_the_watchdog_is_fed(tmp_path):
-    async with serving(tmp_path, watchdog_seconds=0.3) as (_, notifications):
+    async with serving(tmp_path, watchdog_seconds=0.3) as (process, notifications):
         for _ in range(3):
-            await notifications.until("WATCHDOG=1")
+            await notifications.until("WATCHDOG=1", process)
 
 
 async def test_failed_background_work_ends_the_service(tmp_path):
@@ -199,18 +183,12 @@ async def test_metrics_on_the_unix_socket(tmp_path, target):
         assert 'rpc_method="nexus.gateway.v1.GuestService/GetGuest"' in answer
 
 
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 async def test_tcp_takes_only_clients_of_our_ca(tmp_path):
     ours, theirs = make_ca(tmp_path / "ca"), make_ca(tmp_path / "other")
     make_certificate(ours, tmp_path / "server", "localhost")
     make_certificate(ours, tmp_path / "client", "friend")
     make_certificate(theirs, tmp_path / "stranger", "stranger")
-    listen = f"127.0.0.1:{_free_port()}"
+    listen = f"127.0.0.1:{free_port()}"
 
     def tls(who):
         return ClientTls(tmp_path / "ca.pem", tmp_path / f"{who}.pem", tmp_path / f"{who}.key")
