@@ -11,6 +11,8 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from nexus_rpc.errors import ResourceExhausted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -53,7 +55,7 @@ class Database:
         """Run `work` in one transaction: all of it is durable on return, or none of it happened.
 
         Once begun it is finished even if the caller is cancelled, so the caller's view and the
-        file never part half-way.
+        file never part half-way. Raises ResourceExhausted (DISK_FULL).
         """
         return await self._run(work, "BEGIN IMMEDIATE")
 
@@ -70,19 +72,36 @@ class Database:
 def _transact(
     connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T], begin: str
 ) -> _T:
-    connection.execute(begin)
     try:
+        connection.execute(begin)
         result = work(connection)
-    except BaseException:
-        connection.execute("ROLLBACK")
+        connection.execute("COMMIT")
+    except BaseException as error:
+        # A full disk ends the transaction by itself; a COMMIT that fails need not end it.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.Error) and _is_full(error):
+            raise _disk_full(connection) from error
         raise
-    connection.execute("COMMIT")
     return result
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    # Python's own errors of the module have no code.
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
+def _disk_full(connection: sqlite3.Connection) -> ResourceExhausted:
+    path = connection.execute("PRAGMA database_list").fetchone()["file"]
+    return ResourceExhausted("DISK_FULL", f"no room on the host to write {path}; make room there")
 
 
 def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
     # Only the database thread uses it, but close() may come from whichever thread that is.
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    except sqlite3.DatabaseError as error:
+        raise _unusable(path, error) from error
     try:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode = WAL")
@@ -92,13 +111,19 @@ def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
         _migrate(connection, path, migrations)
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise DatabaseError(
-            f"{path} cannot be used ({error}); move it aside to start with an empty one"
-        ) from error
+        raise _unusable(path, error) from error
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _unusable(path: Path, error: sqlite3.DatabaseError) -> DatabaseError:
+    if isinstance(error, sqlite3.OperationalError):
+        way_out = "the file itself may be whole: look at the disk's room and at who may write there"
+    else:
+        way_out = "put back a copy of it; without it, all that it knew is forgotten"
+    return DatabaseError(f"{path} cannot be used ({error}); {way_out}")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:

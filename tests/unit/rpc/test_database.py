@@ -4,6 +4,7 @@ import sqlite3
 import pytest
 
 from nexus_rpc.database import Database, DatabaseError
+from nexus_rpc.errors import ResourceExhausted
 
 FIRST = "CREATE TABLE t (v INTEGER)"
 
@@ -71,7 +72,7 @@ async def test_migrations_go_forward_and_keep_the_data(tmp_path):
 
 async def test_a_failed_migration_changes_nothing(tmp_path):
     path = tmp_path / "x.db"
-    with pytest.raises(DatabaseError, match="move it aside"):
+    with pytest.raises(DatabaseError, match="cannot be used"):
         await Database.open(path, [FIRST, "CREATE TABLE u (v INTEGER); nonsense"])
 
     database = await Database.open(path, [FIRST])
@@ -94,7 +95,7 @@ async def test_a_newer_database_is_left_alone(tmp_path):
 async def test_a_damaged_database_is_left_alone(tmp_path):
     path = tmp_path / "x.db"
     path.write_bytes(b"this is no database" * 100)
-    with pytest.raises(DatabaseError, match="cannot be used"):
+    with pytest.raises(DatabaseError, match="put back a copy"):
         await Database.open(path, [FIRST])
     assert path.read_bytes() == b"this is no database" * 100
 
@@ -104,3 +105,36 @@ async def test_what_was_written_is_in_the_file_at_once(database, tmp_path):
     other = sqlite3.connect(tmp_path / "x.db")
     assert other.execute("SELECT v FROM t").fetchall() == [(3,)]
     other.close()
+
+
+async def test_a_file_that_cannot_be_opened_is_not_said_to_be_damaged(tmp_path):
+    (tmp_path / "x.db").mkdir()
+    with pytest.raises(DatabaseError, match="disk's room"):
+        await Database.open(tmp_path / "x.db", [FIRST])
+
+
+async def test_a_full_disk_has_a_name_and_once_there_is_room_all_goes_on(database):
+    def fill(connection):
+        connection.execute("INSERT INTO t VALUES (zeroblob(1000000))")
+
+    await database.read(lambda c: c.execute("PRAGMA max_page_count = 4").fetchone())
+    with pytest.raises(ResourceExhausted, match=r"x\.db") as caught:
+        await database.write(fill)
+    assert caught.value.reason == "DISK_FULL"
+
+    await database.read(lambda c: c.execute("PRAGMA max_page_count = 1000").fetchone())
+    await database.write(_insert(1))
+    assert await database.read(_values) == [1]
+
+
+async def test_a_commit_that_fails_leaves_no_transaction_open(database):
+    def dangling(connection):
+        connection.execute("PRAGMA defer_foreign_keys = ON")
+        connection.execute("CREATE TABLE u (v INTEGER REFERENCES w (v))")
+        connection.execute("CREATE TABLE w (v INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO u VALUES (1)")
+
+    with pytest.raises(sqlite3.IntegrityError):
+        await database.write(dangling)
+    await database.write(_insert(1))
+    assert await database.read(_values) == [1]
