@@ -56,8 +56,13 @@ def test_a_killed_firecracker_is_a_crash_and_starts_again_at_the_same_address(de
 
 def test_a_vm_that_ends_while_vmm_is_away_is_known_as_crashed(devhost, make_vm, main_pid):
     name = make_vm("orphan")
-    pid = devhost.json("vm", "inspect", name)["pid"]
-    devhost.run(f"systemctl stop nexus-vmm; kill -9 {pid}; sleep 1; systemctl start nexus-vmm")
+    vm = devhost.json("vm", "inspect", name)
+    devhost.run(f"systemctl stop nexus-vmm; kill -9 {vm['pid']}")
+    devhost.until(
+        "its unit has failed",
+        lambda: "failed" in devhost.out(f"systemctl show -P ActiveState nexus-vm@{vm['id']}"),
+    )
+    devhost.run("systemctl start nexus-vmm")
     devhost.until("vm list is right", lambda: _listed(devhost)[name] == "crashed")
 
 
