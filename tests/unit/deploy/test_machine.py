@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from deploy.devhost import qmp
-from deploy.devhost.machine import accelerator
+from deploy.devhost.machine import processors
 
 
 @pytest.mark.parametrize(
@@ -15,16 +15,16 @@ from deploy.devhost.machine import accelerator
     [
         ("fpu svm sse", True, "kvm"),
         ("fpu vmx sse", True, "kvm"),
-        ("fpu vmx sse", False, "tcg,thread=multi"),
-        ("fpu sse", True, "tcg,thread=multi"),  # KVM in software: the file is there all the same
-        ("fpu svm_lock sse", True, "tcg,thread=multi"),
+        ("fpu vmx sse", False, "tcg"),
+        ("fpu sse", True, "tcg"),  # KVM in software: the file is there all the same
+        ("fpu svm_lock sse", True, "tcg"),
     ],
 )
 def test_the_cpu_decides_about_kvm(tmp_path, flags, device, expected):
     (tmp_path / "cpuinfo").write_text(f"flags\t: {flags}\n")
     if device:
         (tmp_path / "kvm").touch()
-    assert accelerator(tmp_path / "cpuinfo", tmp_path / "kvm")[1] == expected
+    assert processors(tmp_path / "cpuinfo", tmp_path / "kvm")[1] == expected
 
 
 def test_a_command_reaches_the_monitor_past_events_and_by_a_long_path(tmp_path):
