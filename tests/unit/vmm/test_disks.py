@@ -85,3 +85,33 @@ def test_removal_follows_no_link_and_may_be_repeated(where, tmp_path):
         remove_home(where, ID)
     assert (other / "kept").exists()
     assert places.vm_ids(where.vms_dir) == set()
+
+
+def test_no_depth_and_no_odd_name_keeps_a_directory(where, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "kept").touch()
+    run = where.run(ID)
+    run.mkdir()
+    here = os.open(run, os.O_RDONLY)
+    for _ in range(1200):  # deeper than Python recurses, and than a path can tell
+        os.mkdir("..d\n\udcff", dir_fd=here)
+        os.symlink(other, "link", dir_fd=here)
+        os.mkfifo("pipe", dir_fd=here)
+        below = os.open("..d\n\udcff", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    (run / "wide").mkdir()
+    for number in range(50):
+        (run / "wide" / str(number)).mkdir()
+    places.remove_directory(run)
+    assert not run.exists()
+    assert (other / "kept").exists()
+
+
+def test_what_is_no_directory_is_told_and_left(where, tmp_path):
+    where.run(ID).symlink_to(tmp_path)
+    with pytest.raises(NotADirectoryError):
+        places.remove_directory(where.run(ID))
+    assert tmp_path.is_dir()
