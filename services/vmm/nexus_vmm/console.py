@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ LIMIT = 1024 * 1024
 """Bytes of the log that are kept (see GetConsoleLog)."""
 
 _MAX_FILES = 16
+_MAX_ENTRIES = 1024
 
 
 def read_console(directory: Path, tail_bytes: int) -> bytes:
@@ -37,9 +39,11 @@ def _open_all(directory: Path, stack: contextlib.ExitStack) -> list[tuple[int, i
     """Return handle and size of each file of the log, oldest first."""
     found: list[tuple[int, int, int]] = []
     try:
-        paths = sorted(path for path in directory.iterdir() if not path.name.startswith("."))
+        with os.scandir(directory) as entries:
+            some = [directory / entry.name for entry in islice(entries, _MAX_ENTRIES)]
     except FileNotFoundError:
         return []
+    paths = sorted(path for path in some if not path.name.startswith("."))
     for path in paths[:_MAX_FILES]:
         try:
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

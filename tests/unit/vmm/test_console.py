@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from nexus_vmm import console
 from nexus_vmm.console import LIMIT, read_console
 
 
@@ -48,3 +49,10 @@ def test_links_pipes_and_directories_are_passed_over(log, tmp_path):
     (log / "log.5").mkdir()
     (log / ".previous").write_text("half")
     assert read_console(log, 0) == b"boot one two three"
+
+
+def test_of_very_many_files_only_some_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(console, "_MAX_ENTRIES", 3)
+    for number in range(5):
+        (tmp_path / str(number)).write_bytes(b"x")
+    assert read_console(tmp_path, 0) == b"xxx"
