@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _MAX_LINE = 4096
 _MAX_HEADERS = 32
 _MAX_BODY = 64 * 1024
+_MAX_SAID = 512
 _FIRST_RETRY = 0.002
 _LONGEST_RETRY = 0.02
 
@@ -32,6 +33,11 @@ class Fault(Exception):
 
 class ApiError(Exception):
     """The other end is no Firecracker that works: it hung up, or its answer is none."""
+
+
+def printable(said: object) -> str:
+    """Return what Firecracker said as one short line that people, SQLite and protobuf can take."""
+    return "".join(char if char.isprintable() else " " for char in str(said)[:_MAX_SAID])
 
 
 class Api:
@@ -75,7 +81,7 @@ class Api:
     async def _answer_for(self, path: str) -> dict[str, Any]:
         status, answer = await self._answer()
         if status >= HTTPStatus.BAD_REQUEST:
-            raise Fault(path, str(answer.get("fault_message", f"status {status}")))
+            raise Fault(path, printable(answer.get("fault_message", f"status {status}")))
         return answer
 
     async def _answer(self) -> tuple[int, dict[str, Any]]:
@@ -95,7 +101,10 @@ class Api:
             raise ValueError("too many headers")
         if not 0 <= length <= _MAX_BODY:
             raise ValueError(f"a body of {length} bytes")
-        answer = json.loads(await self._reader.readexactly(length) or b"{}")
+        try:
+            answer = json.loads(await self._reader.readexactly(length) or b"{}")
+        except RecursionError:
+            raise ValueError("the body is nested too deeply") from None
         if not isinstance(answer, dict):
             raise ValueError("the body is no object")  # noqa: TRY004  # of the peer, not a caller
         return status, answer

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import FailedPrecondition
 from nexus_vmm.disks import discard_home, make_home, remove_home
-from nexus_vmm.firecracker import Api, ApiError, Fault, dial, dial_new
+from nexus_vmm.firecracker import Api, ApiError, Fault, dial, dial_new, printable
 from nexus_vmm.machine import configuration
 from nexus_vmm.metrics import stage
 from nexus_vmm.places import make_directory, remove_directory, vm_ids
@@ -93,7 +93,7 @@ class FirecrackerDriver:
             return None
         if info.get("state") != "Running":
             return None
-        return Boot(unit.invocation, unit.pid, str(info.get("vmm_version", "")))
+        return Boot(unit.invocation, unit.pid, printable(info.get("vmm_version", "")))
 
     async def delete(self, vm_id: str) -> None:
         """Remove the VM's disk and all else that `create` made."""
@@ -171,7 +171,7 @@ class FirecrackerDriver:
         except ApiError as error:
             now = await self._units.describe(vm.id)
             raise _boot_failed(_ended(now).reason if now.gone else str(error)) from error
-        return Boot(unit.invocation, unit.pid, str(info.get("vmm_version", "")))
+        return Boot(unit.invocation, unit.pid, printable(info.get("vmm_version", "")))
 
 
 async def _close(dialling: asyncio.Task[Api]) -> None:

@@ -82,6 +82,7 @@ async def answering(path, answer):
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{{",
         b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\xff\xff\xff\xff",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"[" * 60_000,
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100 + b"\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000,
         b"\xff\xff\xff\r\n\r\n",
@@ -96,7 +97,11 @@ async def test_no_answer_is_an_error_and_takes_no_memory(short_path, answer):
 
 @pytest.mark.parametrize(
     ("body", "text"),
-    [({"fault_message": "its own words"}, "its own words"), ({}, "status 400")],
+    [
+        ({"fault_message": "its own words"}, "its own words"),
+        ({}, "status 400"),
+        ({"fault_message": "\ud800 \x1b[2J\nred" + "x" * 60_000}, "^   \\[2J redx{500,510}$"),
+    ],
 )
 async def test_a_fault_keeps_its_words(short_path, body, text):
     payload = json.dumps(body).encode()

@@ -4,6 +4,7 @@ import asyncio
 import stat
 
 import pytest
+import vmm_firecracker
 import vmm_guest
 import vmm_units
 from vmm_guest import ID
@@ -159,3 +160,10 @@ async def test_stop_does_not_wait_for_an_api_that_hangs(setup, monkeypatch):
     async with asyncio.timeout(5):
         await setup.driver.stop(setup.vm, 60)
     assert isinstance(await setup.driver.describe(ID), Exit)
+
+
+async def test_a_version_that_is_none_is_made_fit_to_be_kept(setup, monkeypatch):
+    monkeypatch.setattr(vmm_firecracker, "VERSION", "1\ud800\x1b[2J" + "x" * 60_000)
+    for boot in (await setup.driver.start(setup.vm), await setup.driver.adopt(ID)):
+        assert boot.version.startswith("1  [2Jxxx")
+        assert len(boot.version) == 512
