@@ -45,7 +45,7 @@ LIVE = frozenset({State.RUNNING, State.ONLINE, State.PROVISIONING, State.READY, 
 """The states in which a process exists."""
 
 BOOTING = frozenset({State.RUNNING, State.ONLINE, State.PROVISIONING})
-"""The live states of a guest that was not ready yet in this boot."""
+"""The live states on the way to READY: of a boot, or of a guest that was lost and came back."""
 
 _RESTING = (State.CREATED, State.STOPPED, State.CRASHED, State.FAILED)
 

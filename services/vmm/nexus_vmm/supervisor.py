@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from nexus_rpc.errors import DeadlineExceeded, NexusError, NotFound
 from nexus_rpc.ids import new_vm_id
 from nexus_vmm import metrics
-from nexus_vmm.states import BOOTING, LIVE, Event
+from nexus_vmm.states import BOOTING, LIVE, Event, State
 from nexus_vmm.vm import Goal
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ class Supervisor:
         self._store = store
         self._driver = driver
         self._work = work
-        # Boots that are a second try already; forgotten with vmm, which costs one try more.
-        self._second: set[str] = set()
 
     async def create(self, request: Request, vm_id: str, name: str, spec: Spec) -> Vm:
         """Record a VM and make its disk (see CreateVm). `vm_id` "" makes a fresh id."""
@@ -147,13 +145,21 @@ class Supervisor:
     async def _report(self, ref: str, boot: str, event: Event, reason: str) -> Vm:
         if event is Event.LOST:
             vm = await self._store.find(ref)
-            if vm.boot == boot and self._is_worth_another(vm):
+            if vm.boot == boot and await self._is_worth_another(vm):
                 self._work.start(self._boot_again(vm, reason))
                 return vm
         return await self._store.report(ref, boot, event, reason)
 
-    def _is_worth_another(self, vm: Vm) -> bool:
-        return vm.state in BOOTING and vm.goal is Goal.RUN and vm.boot not in self._second
+    async def _is_worth_another(self, vm: Vm) -> bool:
+        """Whether this is the VM's first boot since its start, and its guest was never ready."""
+        if vm.state not in BOOTING or vm.goal is not Goal.RUN:
+            return False
+        for step in reversed(await self._store.history(vm)):
+            if step.new is State.RUNNING:
+                return step.old not in LIVE
+            if step.new not in BOOTING:
+                return False  # it was ready, or lost, and is on its way back
+        return False
 
     async def _boot_again(self, vm: Vm, why: str) -> None:
         """Boot a VM whose guest was not ready, unless something else happened to it meanwhile."""
@@ -162,7 +168,7 @@ class Supervisor:
                 now = await self._store.find(vm.id)
             except NotFound:
                 return
-            if now.boot == vm.boot and self._is_worth_another(now):
+            if now.boot == vm.boot and await self._is_worth_another(now):
                 await self._carry_on(now, why)
 
     async def _carry_on(self, vm: Vm, why: str) -> None:
@@ -173,16 +179,11 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001  # whatever it is, the VM is down and that is told
             await self.ended(vm, f"{why}; booting it once more failed: {_told(error)}")
             return
-        self._second.add(boot.boot)
         reason = f"booted once more: {why}"
         self.watch(await self._store.started(None, vm.id, boot, reason, Event.BOOT_AGAIN))
 
     async def _await_end(self, vm: Vm) -> None:
-        end = await self._driver.wait(vm.id)
-        try:
-            await self._take_note(vm, end)
-        finally:
-            self._second.discard(vm.boot)
+        await self._take_note(vm, await self._driver.wait(vm.id))
 
     async def _take_note(self, vm: Vm, end: Exit) -> None:
         async with self._work.lock(vm.id):
@@ -193,7 +194,7 @@ class Supervisor:
                 return
             if now.boot != vm.boot or now.state not in LIVE:
                 return
-            if end.cause == "shutdown" and self._is_worth_another(now):
+            if end.cause == "shutdown" and await self._is_worth_another(now):
                 await self._carry_on(now, end.reason)
                 return
             metrics.exits.add(1, {"cause": end.cause})

@@ -336,6 +336,38 @@ async def test_a_boot_lost_before_the_guest_is_ready_is_done_once_more(host, sta
     await host.live(life)
 
 
+@pytest.mark.parametrize("lose", [_end_itself, _fall_silent])
+@pytest.mark.parametrize("back", [[Event.HELLO], [Event.HELLO, Event.PROVISIONING]])
+async def test_a_guest_that_comes_back_from_being_lost_is_not_booted_again(host, lose, back):
+    async def life(vmm):
+        await vmm.create()
+        vm = await vmm.start()
+        for event in [*REPORTS[State.READY], Event.LOST, *back]:
+            await vmm.supervisor.report("hello", vm.boot, event, "")
+        if (waiting := lose(vmm, host.world, vm)) is not None:
+            await waiting
+        lost = State.UNREACHABLE if lose is _fall_silent else State.CRASHED
+        assert (await vmm.until(vm.id, lost)).boot == vm.boot
+
+    await host.live(life)
+
+
+async def test_a_second_boot_is_the_last_though_vmm_restarts(host):
+    async def first(vmm):
+        await vmm.create()
+        vm = await vmm.start()
+        host.world.end(vm.id, REBOOT)
+        return await vmm.until_boot_after(vm)
+
+    vm = await host.live(first)
+
+    async def second(vmm):
+        host.world.end(vm.id, REBOOT)
+        assert (await vmm.until(vm.id, State.CRASHED)).boot == vm.boot
+
+    await host.live(second)
+
+
 @pytest.mark.parametrize("event", [Event.LOST, None])
 async def test_a_guest_that_was_ready_is_not_booted_again(host, event):
     async def life(vmm):
