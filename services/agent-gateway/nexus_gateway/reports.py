@@ -82,14 +82,18 @@ class Reporter:
                 await self._changed.wait()
                 known = self._state(known)
                 continue
+            before = known
             try:
                 known = (await self._vmm.report(self._vm, event, guest.reason)).state
-                wait = 1.0
             except NexusError as error:
                 _log.warning("vmm takes no report: %s", error.message, extra={"vm": self._vm.id})
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, _LONGEST_WAIT)
-                known = self._state(known)
+            if known != before:
+                wait = 1.0
+                continue
+            # Not taken, or vmm has set about it: booting once more changes no state at first.
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
+            known = self._state(known)
 
     def _state(self, otherwise: VmState.ValueType) -> VmState.ValueType:
         """Return where vmm has the VM, as far as the mirror has heard of this boot."""
