@@ -26,6 +26,8 @@ def build(layout: Layout) -> None:
     """Build what is not there: base, identity, image, data disk, client config."""
     home = layout.home
     home.mkdir(parents=True, exist_ok=True)
+    # The images hold the machine's keys and token, and all that its guests wrote.
+    home.chmod(0o700)
     base = stage(home, "base", digest([], *base_key()), lambda at: build_base(at / "base.tar"))
     identity = stage(
         home, "identity", digest([Path(__file__).with_name("identity.py")]), make_identity
