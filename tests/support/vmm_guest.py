@@ -30,7 +30,7 @@ def places(directory):
     made = Places(directory / "vms", directory / "run", os.getgid())
     for path in (made.vms_dir, made.run_dir):
         path.mkdir()
-        path.chmod(0o2771)
+        path.chmod(0o2751)
     return made
 
 

@@ -85,3 +85,10 @@ def test_credentials_for_tls_have_the_names_that_a_listener_looks_for():
     listener = TlsListener("127.0.0.1:7700")
     assert list(given) == [str(path) for path in (listener.ca, listener.cert, listener.key)]
     assert list(given.values()) == [f"/etc/nexus/tls/{name}" for name in given]
+
+
+def test_a_vm_may_add_nothing_among_the_directories_of_vms():
+    lines = (REPO / "deploy/tmpfiles.d/nexus.conf").read_text().splitlines()
+    modes = {path: int(mode, 8) for _, path, mode, *_ in map(str.split, lines)}
+    for path in ("/run/nexus/vms", "/var/lib/nexus/vms"):
+        assert modes[path] & 0o022 == 0, path
