@@ -1,6 +1,7 @@
 """Following vmm: a port whose VM is gone is released.
 
-A VM's port is attached before the VM is made, so a lease without a VM is given ten minutes.
+A VM's port is attached before the VM is made, so a lease without a VM is given ten minutes from
+when that was seen first. They are measured here: the host's clock may jump, at boot above all.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ class Follower:
         netd: Netd,
         *,
         sweep: float = SWEEP,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._netd = netd
         self._sweep = sweep
         self._now = now
         self._known: set[str] = set()
+        self._alone: dict[str, float] = {}  # since when a lease is known to have no VM
         self._synced = asyncio.Event()
 
     async def run(self, events: AsyncIterator[WatchVmsResponse | Lost]) -> None:
@@ -49,13 +51,17 @@ class Follower:
                 await self._take(event)
 
     async def sweep(self) -> None:
-        """Release the ports that are older than ten minutes and have no VM."""
-        oldest = self._now() - GRACE
-        for lease in await self._netd.all():
+        """Release the ports that have had no VM for ten minutes."""
+        leases = await self._netd.all()
+        before, self._alone = self._alone, {}
+        for lease in leases:
             # Asked anew for each: while one is released, more may be told.
             if not self._synced.is_set():
                 return
-            if lease.vm_id not in self._known and lease.created < oldest:
+            if lease.vm_id in self._known:
+                continue
+            since = self._alone[lease.vm_id] = before.get(lease.vm_id, self._now())
+            if self._now() - since > GRACE:
                 await self._release(lease.vm_id, "it has no VM")
 
     async def _sweep_regularly(self) -> None:
@@ -70,6 +76,7 @@ class Follower:
             _log.info("vmm is not heard: %s", event.error)
             self._synced.clear()
             self._known.clear()
+            self._alone.clear()
             return
         kind = event.WhichOneof("event")
         if kind == "vm":
@@ -85,5 +92,5 @@ class Follower:
             if await self._netd.detach(vm_id):
                 _log.info("port of VM %s released: %s", vm_id, why)
         except NexusError as error:
-            # The lease stays, and the next sweep tries again.
+            # The lease stays, and a later sweep tries again.
             _log.warning("port of VM %s not released: %s", vm_id, error)

@@ -1,8 +1,10 @@
 import asyncio
+import time
 
 import pytest
 
 from nexus.vmm.v1.vmm_pb2 import Vm, WatchVmsResponse
+from nexus_netd import follow
 from nexus_netd.follow import GRACE, Follower
 from nexus_rpc.errors import NexusError
 from nexus_rpc.ids import new_vm_id
@@ -21,15 +23,13 @@ def deleted(vm):
 
 
 class Clock:
-    """Seconds beyond the present."""
+    """A clock that stands still until it is put ahead."""
 
     def __init__(self):
         self.ahead = 0.0
 
     def __call__(self):
-        import time
-
-        return time.time() + self.ahead
+        return self.ahead
 
 
 @pytest.fixture
@@ -80,12 +80,35 @@ async def test_ports_without_vm_are_released_after_ten_minutes(netd, clock, tell
     with_vm, without = new_vm_id(), new_vm_id()
     await netd.attach(with_vm)
     await netd.attach(without)
-    clock.ahead = GRACE - 60
+    clock.ahead = GRACE * 5
     await tell(told(with_vm), SYNCED)
+    clock.ahead += GRACE - 60
+    await tell(told(with_vm))
     assert await ports(netd) == {with_vm, without}
-    clock.ahead = GRACE + 60
+    clock.ahead += 120
     await tell(told(with_vm))
     assert await ports(netd) == {with_vm}
+
+
+async def test_a_jump_of_the_hosts_clock_releases_nothing(netd, monkeypatch):
+    vm = new_vm_id()
+    await netd.attach(vm)
+    follower = Follower(netd)
+    await follower._take(SYNCED)
+    await follower.sweep()
+    late = time.time() + GRACE * 1000
+    monkeypatch.setattr(time, "time", lambda: late)
+    await follower.sweep()
+    assert await ports(netd) == {vm}
+
+
+async def test_the_time_without_a_vm_begins_anew_when_vmm_was_away(netd, clock, tell):
+    vm = new_vm_id()
+    await netd.attach(vm)
+    await tell(SYNCED)
+    clock.ahead = GRACE * 2
+    await tell(LOST, SYNCED)
+    assert await ports(netd) == {vm}
 
 
 async def test_nothing_is_released_before_the_present_has_been_told(netd, clock, tell):
@@ -104,6 +127,8 @@ async def test_while_vmm_is_away_nothing_is_released(netd, clock, tell):
     await tell(LOST, told(new_vm_id()))
     assert await ports(netd) == {vm}
     await tell(SYNCED)
+    clock.ahead += GRACE * 2
+    await tell()
     assert await ports(netd) == set()
 
 
@@ -113,9 +138,10 @@ async def test_a_release_that_fails_is_tried_again(netd, kernel, clock, tell, ca
     await tell(told(vm), SYNCED)
     kernel.calls.clear()
     kernel.fail_at = 1
-    clock.ahead = GRACE * 2
     await tell(deleted(vm))
     assert "not released" in caplog.text
+    clock.ahead = GRACE * 2
+    await tell()
     assert await ports(netd) == set()
 
 
@@ -133,7 +159,7 @@ async def test_it_sweeps_by_itself(netd, clock, monkeypatch):
     queue.put_nowait(SYNCED)
     await queue.join()
     await netd.attach(new_vm_id())
-    clock.ahead = GRACE * 2
+    monkeypatch.setattr(follow, "GRACE", -1.0)
     async with asyncio.timeout(10):
         await released.wait()
     task.cancel()
