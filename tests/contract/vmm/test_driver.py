@@ -41,10 +41,6 @@ class FakeHost:
     def disobey(self):
         self.world.obeys = False
 
-    def launch_without_boot(self):
-        self.world.processes[ID] = vmm_driver.Process("boot-x", 1)
-        self.world.runs.add(ID)
-
     async def close(self):
         pass
 
