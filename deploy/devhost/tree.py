@@ -103,11 +103,7 @@ def _services(root: Path, identity: Path) -> None:
             f"/usr/lib/systemd/system/{service}.service",
         )
         _link(units / f"{service}.service.d/tls.conf", "/usr/lib/nexus/tls.conf")
-        _write(
-            root / f"etc/nexus/{name}.toml",
-            f'[server]\nruntime_dir = "/run/nexus/{name}"\n\n'
-            f'[server.tls]\nlisten = "{ADDRESS}:{port}"\n',
-        )
+        _write(root / f"etc/nexus/{name}.toml", f'[server.tls]\nlisten = "{ADDRESS}:{port}"\n')
     users = (root / "usr/lib/sysusers.d/nexus.conf").read_text(encoding="utf-8")
     _write(root / "etc/sysusers.d/nexus.conf", with_numbers(users, _FIRST_UID))
     run(["chroot", root, "systemd-sysusers"])
