@@ -22,6 +22,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from opentelemetry import propagate, trace
 from starlette.datastructures import Headers
 
+from nexus_gateway.mcp_connection import McpConnection
 from nexus_gateway.mcp_server import make_server
 from nexus_gateway.mcp_stream import MAX_MESSAGE
 from nexus_rpc.errors import InvalidArgument, NexusError, NotFound
@@ -43,6 +44,8 @@ _PATH = re.compile(r"/vms/([^/]+)/mcp")
 # Any port: the endpoint may be reached through a forwarded one. A page of another site has
 # another name here, whatever its name resolves to (DNS rebinding).
 _LOCAL = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?")
+# Whoever may not come in holds no connection either.
+_CLOSE = {"connection": "close"}
 _STOP_SECONDS = 1
 """Beside the seconds that calls of gRPC get first."""
 
@@ -75,11 +78,15 @@ class Endpoint:
         headers = Headers(scope=scope)
         if not _is_local(headers):
             message = "Host and Origin, if given, must be local: the endpoint is for this machine"
-            return await _refuse(send, 403, "FORBIDDEN_ORIGIN", message)
+            return await _refuse(send, 403, "FORBIDDEN_ORIGIN", message, _CLOSE)
         if not self._is_known(headers):
             message = "give the token of /etc/nexus/mcp-token: Authorization: Bearer TOKEN"
             return await _refuse(
-                send, 401, "UNAUTHENTICATED", message, {"www-authenticate": 'Bearer realm="nexus"'}
+                send,
+                401,
+                "UNAUTHENTICATED",
+                message,
+                {"www-authenticate": 'Bearer realm="nexus"', **_CLOSE},
             )
         match = _PATH.fullmatch(scope["path"])
         if match is None:
@@ -187,7 +194,7 @@ async def serve(
     server = _Server(
         uvicorn.Config(
             Endpoint(vms, manager, token),
-            http="h11",
+            http=McpConnection,
             ws="none",
             lifespan="off",
             interface="asgi3",

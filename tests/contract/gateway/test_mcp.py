@@ -4,7 +4,8 @@ import asyncio
 import base64
 import json
 import os
-from contextlib import asynccontextmanager
+import socket
+from contextlib import ExitStack, asynccontextmanager
 
 import anyio
 import httpx2
@@ -17,6 +18,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from nexus.gateway.v1 import gateway_pb2 as pb
+from nexus_gateway import mcp_connection
 
 ACCEPT = {"accept": "application/json, text/event-stream"}
 LEGACY, MODERN = "legacy", "2026-07-28"
@@ -374,6 +376,52 @@ async def test_another_path(gateway, token):
     async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}) as http:
         for path in ("/", "/vms/hello/mcp/", "/vms/hello", "/vms//mcp"):
             assert (await http.get(gateway.url + path)).status_code == 404
+
+
+@asynccontextmanager
+async def sockets(gateway, count):
+    """Yield connections to the endpoint on which nothing was asked yet."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    loop = asyncio.get_running_loop()
+    with ExitStack() as stack:
+        opened = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in opened:
+            each.setblocking(False)
+            await loop.sock_connect(each, (host, int(port)))
+        yield opened
+
+
+async def rest(connection):
+    """Return what comes until the end, which must be soon."""
+    loop = asyncio.get_running_loop()
+    data = b""
+    async with asyncio.timeout(5):
+        while piece := await loop.sock_recv(connection, 4096):
+            data += piece
+    return data
+
+
+async def test_silent_connections_make_room(gateway, token):
+    async with sockets(gateway, 300) as silent:
+        answer = await post(gateway, initialize(), token=token)
+        assert answer.status_code == 200
+        assert await rest(silent[0]) == b""
+        with pytest.raises(BlockingIOError):
+            silent[-1].recv(1)
+
+
+async def test_whoever_asks_for_nothing_is_dropped(gateway, monkeypatch):
+    monkeypatch.setattr(mcp_connection, "_HEAD_SECONDS", 0.1)
+    async with sockets(gateway, 1) as (slow,):
+        slow.send(b"GET / HTTP/1.1\r\nHost: ")
+        assert await rest(slow) == b""
+
+
+@pytest.mark.parametrize("host", ["localhost", "elsewhere.example"])
+async def test_whoever_is_refused_holds_no_connection(gateway, host):
+    async with sockets(gateway, 1) as (refused,):
+        refused.send(f"GET /vms/hello/mcp HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert (await rest(refused)).startswith(b"HTTP/1.1 40")
 
 
 @pytest.mark.parametrize(
