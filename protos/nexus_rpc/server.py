@@ -41,13 +41,22 @@ class ServerError(Exception):
     """The server cannot start. The message says why, and the way out."""
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Binding:
-    """A servicer, its full name in the proto, and the generated function that adds it."""
+    """A servicer, its full name in the proto, and the generated function that adds it.
+
+    `stopping` is called when the service is to stop: to end streams that have no end of their own,
+    for which the stop would wait until its grace is over.
+    """
 
     name: str
     add: Callable[[Any, grpc.aio.Server], None]
     servicer: object
+    stopping: Callable[[], None] = _nothing
 
 
 @dataclass(frozen=True)
@@ -183,7 +192,8 @@ async def _serving(
         yield
     finally:
         await healthy.enter_graceful_shutdown()
-        # Streams such as WatchVms have no end of their own: they are cut when the grace is over.
+        for binding in bindings:
+            binding.stopping()
         await server.stop(settings.stop_seconds)
 
 

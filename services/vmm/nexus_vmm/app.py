@@ -45,7 +45,7 @@ async def compose(
     await reconcile(store, driver, supervisor)
     count_vms(hub)
     servicer = VmServicer(store, hub, supervisor, assets, places)
-    return [Binding(NAME, vmm_pb2_grpc.add_VmServiceServicer_to_server, servicer)]
+    return [Binding(NAME, vmm_pb2_grpc.add_VmServiceServicer_to_server, servicer, hub.close)]
 
 
 def _gid(group: str) -> int:

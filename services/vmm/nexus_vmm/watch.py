@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from nexus_rpc.errors import ResourceExhausted
+from nexus_rpc.errors import ResourceExhausted, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ class Gone(str):
 
 class _Watcher:
     def __init__(self) -> None:
-        self.queue: asyncio.Queue[Vm | Gone] = asyncio.Queue(LIMIT)
+        self.queue: asyncio.Queue[Vm | Gone | None] = asyncio.Queue(LIMIT)
         self.lagged = asyncio.Event()
 
 
@@ -42,6 +42,7 @@ class Hub:
     def __init__(self) -> None:
         self._present: dict[str, Vm] = {}
         self._watchers: set[_Watcher] = set()
+        self._closed = False
 
     def publish(self, change: Vm | Gone) -> None:
         """Make `change` the present and tell it. Never waits."""
@@ -49,12 +50,12 @@ class Hub:
             self._present.pop(change, None)
         else:
             self._present[change.id] = change
-        for watcher in list(self._watchers):
-            try:
-                watcher.queue.put_nowait(change)
-            except asyncio.QueueFull:
-                watcher.lagged.set()
-                self._watchers.discard(watcher)
+        self._tell(change)
+
+    def close(self) -> None:
+        """End all watches, which have no end of their own: vmm is stopping."""
+        self._closed = True
+        self._tell(None)
 
     def get(self, vm_id: str) -> Vm | None:
         """Return a VM as it is now."""
@@ -67,7 +68,8 @@ class Hub:
     async def watch(self) -> AsyncIterator[Vm | Gone | Synced]:
         """Yield the present, `Synced`, then each change, for ever.
 
-        Raises ResourceExhausted (WATCH_LAGGED) when the caller falls `LIMIT` events behind.
+        Raises ResourceExhausted (WATCH_LAGGED) when the caller falls `LIMIT` events behind, and
+        Unavailable (STOPPING) after `close`.
         """
         watcher = _Watcher()
         self._watchers.add(watcher)
@@ -75,11 +77,23 @@ class Hub:
             for vm in self.present():
                 yield vm
             yield Synced()
-            while not watcher.lagged.is_set():
-                yield await watcher.queue.get()
+            while not watcher.lagged.is_set() and not self._closed:
+                change = await watcher.queue.get()
+                if change is not None:
+                    yield change
         finally:
             self._watchers.discard(watcher)
+        if self._closed:
+            raise Unavailable("STOPPING", "vmm is stopping; watch again once it is back")
         raise ResourceExhausted(
             "WATCH_LAGGED",
             f"this watcher fell more than {LIMIT} events behind; watch again from the present",
         )
+
+    def _tell(self, change: Vm | Gone | None) -> None:
+        for watcher in list(self._watchers):
+            try:
+                watcher.queue.put_nowait(change)
+            except asyncio.QueueFull:
+                watcher.lagged.set()
+                self._watchers.discard(watcher)

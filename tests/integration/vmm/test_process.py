@@ -161,6 +161,19 @@ async def test_sigterm_ends_it_in_order_and_leaves_vms_running(service):
     assert vm.state == pb.VM_STATE_RUNNING
 
 
+async def test_a_stop_does_not_wait_for_watchers(service):
+    async with grpc.aio.insecure_channel(f"unix:{service.directory}/server/vmm.sock") as channel:
+        stub = vmm_pb2_grpc.VmServiceStub(channel)
+        watch = stub.WatchVms(pb.WatchVmsRequest(), wait_for_ready=True)
+        assert (await watch.read()).synced
+        service.process.terminate()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await watch.read()
+        # Else the stream would be cut when the grace of the stop is over, and say CANCELLED.
+        assert from_rpc_error(caught.value).reason == "STOPPING"
+        assert await asyncio.wait_for(service.process.wait(), SECONDS) == 0
+
+
 STEPS = ("CreateVm", "StartVm", "StopVm", "StartVm", "StopVm", "DeleteVm")
 
 

@@ -1,9 +1,11 @@
 """The hub: present and changes without a gap, and watchers that fall behind."""
 
+import asyncio
+
 import pytest
 import vmm_guest
 
-from nexus_rpc.errors import ResourceExhausted
+from nexus_rpc.errors import ResourceExhausted, Unavailable
 from nexus_vmm.watch import LIMIT, Gone, Hub, Synced
 
 A = vmm_guest.vm("a" * 13, "a", seq=1)
@@ -69,3 +71,19 @@ async def test_a_watcher_that_leaves_is_forgotten(hub):
     await anext(watch)
     await watch.aclose()
     assert not hub._watchers
+
+
+async def test_close_ends_watches_that_wait_and_those_to_come(hub):
+    waiting = hub.watch()
+    for _ in range(3):
+        await anext(waiting)
+    next_one = asyncio.create_task(anext(waiting))
+    await asyncio.sleep(0)
+    hub.close()
+    with pytest.raises(Unavailable, match="watch again"):
+        await asyncio.wait_for(next_one, 5)
+    late = hub.watch()
+    for _ in range(3):
+        await anext(late)
+    with pytest.raises(Unavailable, match="watch again"):
+        await asyncio.wait_for(anext(late), 5)

@@ -173,7 +173,8 @@ class VmServiceServicer(object):
         """Streams every VM as it is now, then one event with `synced`, then each change as it happens.
 
         A watcher that falls more than 1,024 events behind is ended with RESOURCE_EXHAUSTED
-        (WATCH_LAGGED): watch again, which starts from the present.
+        (WATCH_LAGGED): watch again, which starts from the present. A stop of the service ends it with
+        UNAVAILABLE (STOPPING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

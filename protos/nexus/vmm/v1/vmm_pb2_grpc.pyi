@@ -96,7 +96,8 @@ class VmServiceStub:
     """Streams every VM as it is now, then one event with `synced`, then each change as it happens.
 
     A watcher that falls more than 1,024 events behind is ended with RESOURCE_EXHAUSTED
-    (WATCH_LAGGED): watch again, which starts from the present.
+    (WATCH_LAGGED): watch again, which starts from the present. A stop of the service ends it with
+    UNAVAILABLE (STOPPING).
     """
     GetConsoleLog: _grpc.UnaryStreamMultiCallable[_vmm_pb2.GetConsoleLogRequest, _vmm_pb2.GetConsoleLogResponse]
     """Streams what the VM's serial console printed, oldest first, as raw bytes.
@@ -167,7 +168,8 @@ class VmServiceAsyncStub(VmServiceStub):
     """Streams every VM as it is now, then one event with `synced`, then each change as it happens.
 
     A watcher that falls more than 1,024 events behind is ended with RESOURCE_EXHAUSTED
-    (WATCH_LAGGED): watch again, which starts from the present.
+    (WATCH_LAGGED): watch again, which starts from the present. A stop of the service ends it with
+    UNAVAILABLE (STOPPING).
     """
     GetConsoleLog: _aio.UnaryStreamMultiCallable[_vmm_pb2.GetConsoleLogRequest, _vmm_pb2.GetConsoleLogResponse]  # type: ignore[assignment]
     """Streams what the VM's serial console printed, oldest first, as raw bytes.
@@ -277,7 +279,8 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams every VM as it is now, then one event with `synced`, then each change as it happens.
 
         A watcher that falls more than 1,024 events behind is ended with RESOURCE_EXHAUSTED
-        (WATCH_LAGGED): watch again, which starts from the present.
+        (WATCH_LAGGED): watch again, which starts from the present. A stop of the service ends it with
+        UNAVAILABLE (STOPPING).
         """
 
     @_abc_1.abstractmethod
