@@ -35,6 +35,7 @@ NAME = "nexus.vmm.v1.VmService"
 _DEFAULT_GRACE = 10
 _MAX_GRACE = 300
 _MAX_REASON = 512
+_MAX_BOOT = 64
 _CHUNK = 64 * 1024
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -140,6 +141,8 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
             raise invalid_field("event", request.event, f"one of {known}")
         if len(request.reason) > _MAX_REASON:
             raise invalid_field("reason", request.reason, f"at most {_MAX_REASON} characters")
+        if len(request.boot) > _MAX_BOOT:
+            raise invalid_field("boot", request.boot, f"at most {_MAX_BOOT} characters")
         vm = await self._supervisor.report(
             check_vm_ref("vm", request.vm), request.boot, event, request.reason
         )

@@ -122,6 +122,7 @@ async def test_the_life_of_a_vm(vmm):
         (pb.ReportGuestRequest(vm="a"), "event"),
         (pb.ReportGuestRequest(vm="a", event=99), "event"),
         (pb.ReportGuestRequest(vm="a", event=1, reason="x" * 513), "reason"),
+        (pb.ReportGuestRequest(vm="a", event=1, boot="x" * 65), "boot"),
     ],
 )
 async def test_bad_fields_are_named_and_change_nothing(vmm, host, request_, field):
