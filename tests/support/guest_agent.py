@@ -6,6 +6,7 @@ import select
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from nexus_guest import wire
@@ -106,6 +107,15 @@ def start(directory: Path) -> subprocess.Popen[bytes]:
             assert process.poll() is None, "the agent ended"
             select.select([], [], [], 0.01)
     return process
+
+
+def wait_until_reaped(pid: int) -> None:
+    """Wait for a process that is not our child to end and to leave no zombie."""
+    wait_until_gone(pid)
+    deadline = time.monotonic() + PATIENCE_S
+    while Path(f"/proc/{pid}").exists():  # nothing tells the reaping, so this looks again
+        assert time.monotonic() < deadline, f"process {pid} stays a zombie"
+        time.sleep(0.01)
 
 
 def wait_until_gone(pid: int) -> None:

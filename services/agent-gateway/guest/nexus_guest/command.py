@@ -201,7 +201,8 @@ def _check(argv: Sequence[str], cwd: str) -> None:
 
 
 def _not_started(error: OSError, program: str) -> GuestError:
-    # ENOEXEC: neither a binary nor a script with "#!".
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC):
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return GuestError("COMMAND_NOT_FOUND", f"{program}: {error.strerror}")
+    if error.errno == errno.ENOEXEC:  # neither a binary nor a script with "#!"
+        return GuestError("FILE_DENIED", f"{program}: {error.strerror}")
     return from_os_error(error, program)
