@@ -62,6 +62,7 @@ _TRY = {
     "INVALID_FIELD": "nexusctl {command} --help",
     "NAME_TAKEN": "choose another name, or look at it: nexusctl vm inspect {vm}",
     "NOT_A_FILE": "name a file; a directory goes as a tar archive",
+    "PORT_CHANGED": "save what is in it, then nexusctl vm delete {vm}, and create it anew",
     "SOCKET_DENIED": "sudo usermod -aG {group} {user}, then log in again",
     "SOCKET_MISSING": "systemctl status nexus-{service}, or another --endpoint",
     "STDIN_TOO_LARGE": "nexusctl vm cp - {vm}:/tmp/input, then read it from there",

@@ -9,6 +9,8 @@ from nexus.gateway.v1 import gateway_pb2
 from nexus.netd.v1 import netd_pb2
 from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.errors import DeadlineExceeded, FailedPrecondition, NexusError, NotFound, Unavailable
+from nexus_rpc.vms import LIVE
+from nexusctl import vms
 from nexusctl.services import WRITE
 from nexusctl.terminal import note
 
@@ -17,10 +19,41 @@ if TYPE_CHECKING:
 
 
 async def start(services: Services, vm: str) -> vmm_pb2.Vm:
-    """Boot a VM; its vCPUs run when this returns. Raises NexusError."""
+    """Boot a VM, on its port; its vCPUs run when this returns. Raises NexusError."""
+    known = await vms.get(services, vm)
+    if known.state not in LIVE and known.spec.HasField("network"):
+        await _hold_port(services, known)
+    return await boot(services, vm)
+
+
+async def boot(services: Services, vm: str) -> vmm_pb2.Vm:
+    """Boot a VM whose port was made just now. Raises NexusError."""
     vmm = services.vmm
     request = vmm_pb2.StartVmRequest(vm=vm, request_id=str(uuid4()))
     return (await vmm.ask(vmm.stub.StartVm, request, WRITE)).vm
+
+
+async def _hold_port(services: Services, vm: vmm_pb2.Vm) -> None:
+    """Have netd repair the VM's port, and see that it still is what the VM was made with.
+
+    Raises FailedPrecondition (PORT_CHANGED): on a TAP that may be another's by now, the VM would
+    run without a network, and nobody would say so. Where netd is down, the VM starts as it is.
+    """
+    netd = services.netd
+    request = netd_pb2.AttachPortRequest(vm_id=vm.id, request_id=str(uuid4()))
+    try:
+        port = (await netd.ask(netd.stub.AttachPort, request, WRITE)).port
+    except (Unavailable, DeadlineExceeded) as error:
+        note(f"the port of {vm.name} was not looked at: {error.message}")
+        return
+    made = vm.spec.network
+    if (port.tap, port.mac, port.ipv4) != (made.tap, made.mac, made.ipv4):
+        raise FailedPrecondition(
+            "PORT_CHANGED",
+            f"{vm.name} was made for {made.ipv4} on {made.tap}, but its port is "
+            f"{port.ipv4} on {port.tap} by now",
+            vm=vm.name,
+        )
 
 
 async def wait_ready(services: Services, vm: str, seconds: float) -> None:

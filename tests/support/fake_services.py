@@ -83,7 +83,9 @@ class Fakes:
         vm.create_time.GetCurrentTime()
         vm.history.add(to=vmm_pb2.VM_STATE_CREATED, reason="asked for").time.GetCurrentTime()
         port = self.ports[vm.id] = self.port(vm.id, number)
-        vm.spec.network.ipv4 = port.ipv4
+        vm.spec.network.MergeFrom(
+            vmm_pb2.NetworkInterface(tap=port.tap, mac=port.mac, ipv4=port.ipv4)
+        )
         self.vms[vm.id] = vm
         return vm
 
@@ -182,8 +184,8 @@ class FakeNetd(netd_pb2_grpc.NetworkServiceServicer):
 
     async def AttachPort(self, request, context):
         method = await self.fakes.begin(request, context)
-        port = self.fakes.port(request.vm_id, len(self.fakes.ports) + 2)
-        self.fakes.ports[request.vm_id] = port
+        fresh = self.fakes.port(request.vm_id, len(self.fakes.ports) + 2)
+        port = self.fakes.ports.setdefault(request.vm_id, fresh)
         await self.fakes.end(method, context)
         return netd_pb2.AttachPortResponse(port=port)
 

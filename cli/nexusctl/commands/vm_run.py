@@ -12,7 +12,7 @@ from nexusctl import failure
 from nexusctl.commands.vm_create import wish
 from nexusctl.create import create
 from nexusctl.execute import execute, piped_input
-from nexusctl.lifecycle import remove, start, wait_ready
+from nexusctl.lifecycle import boot, remove, wait_ready
 from nexusctl.progress import progress
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ async def run(options: Namespace, services: Services) -> int:
         vm = await create(services, wish(options, name))
     try:
         async with progress(f"starting {name}"):
-            await start(services, name)
+            await boot(services, name)
             await wait_ready(services, name, options.timeout)
         code = await execute(services, name, options, stdin)
     except NexusError as error:

@@ -45,7 +45,7 @@ async def test_create_without_a_network_asks_only_vmm(nexusctl, fakes):
 async def test_start_waits_for_the_guest(nexusctl, fakes):
     fakes.add_vm("hello")
     done = await nexusctl("vm", "start", "hello", "--json")
-    assert fakes.calls == ["StartVm", "GetGuest", "GetVm"]
+    assert fakes.calls == ["GetVm", "AttachPort", "StartVm", "GetGuest", "GetVm"]
     assert fakes.requests["GetGuest"][0].wait_ready
     assert done.json["state"] == "ready"
 
@@ -54,7 +54,25 @@ async def test_start_need_not_wait(nexusctl, fakes):
     fakes.add_vm("hello")
     done = await nexusctl("vm", "start", "hello", "--no-wait")
     assert (done.code, done.out) == (0, b"hello is running\n")
-    assert fakes.calls == ["StartVm"]
+    assert fakes.calls == ["GetVm", "AttachPort", "StartVm"]
+
+
+async def test_start_refuses_a_port_that_is_not_the_vms_any_more(nexusctl, fakes):
+    vm = fakes.add_vm("hello")
+    fakes.ports[vm.id].tap = "tap9"
+    done = await nexusctl("vm", "start", "hello")
+    assert done.code == 5
+    assert "172.16.0.2/12 on tap2, but its port is 172.16.0.2/12 on tap9" in done.err
+    assert "nexusctl vm delete hello" in done.err
+    assert "StartVm" not in fakes.calls
+
+
+async def test_start_goes_on_without_netd_and_says_so(nexusctl, fakes, served):
+    fakes.add_vm("hello")
+    await served.stop("netd")
+    done = await nexusctl("vm", "start", "hello")
+    assert done.code == 0
+    assert "the port of hello was not looked at" in done.err
 
 
 async def test_a_guest_that_is_not_ready_in_time(nexusctl, fakes):
