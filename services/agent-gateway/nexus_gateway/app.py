@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nexus.gateway.v1 import gateway_pb2_grpc
 from nexus.vmm.v1 import vmm_pb2_grpc
-from nexus_gateway import mcp_http, metrics
+from nexus_gateway import mcp_door, metrics
 from nexus_gateway.guest import Timing
 from nexus_gateway.guests import Guests
 from nexus_gateway.notice import Notice
@@ -39,9 +39,9 @@ async def compose(
     metrics.observe_guests(guests.count)
     streams = Streams(dial)
     if settings.mcp.listen:
-        token = mcp_http.read_token(settings.mcp.token)
-        listener = stack.enter_context(mcp_http.listening(settings.mcp.listen))
-        tasks.create_task(mcp_http.serve(listener, settings.mcp, token, vms, streams))
+        token = mcp_door.read_token(settings.mcp.token)
+        listener = stack.enter_context(mcp_door.listening(settings.mcp.listen))
+        tasks.create_task(mcp_door.serve(listener, settings.mcp, token, vms, streams))
     tasks.create_task(vms.follow(follow(settings.vmm)))
     tasks.create_task(guests.run())
     return [

@@ -8,11 +8,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import os
 import re
-import socket
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -26,9 +23,9 @@ from nexus_gateway.mcp_connection import McpConnection
 from nexus_gateway.mcp_server import make_server
 from nexus_gateway.mcp_stream import MAX_MESSAGE
 from nexus_rpc.errors import InvalidArgument, NexusError, NotFound
-from nexus_rpc.server import ServerError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator, Mapping
 
     from starlette.types import Receive, Scope, Send
@@ -48,21 +45,6 @@ _LOCAL = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?")
 _CLOSE = {"connection": "close"}
 _STOP_SECONDS = 1
 """Beside the seconds that calls of gRPC get first."""
-
-
-def read_token(path: Path) -> bytes:
-    """Return the bearer token in the file. ServerError if there is none."""
-    path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/etc/nexus")) / path
-    try:
-        token = path.read_bytes().strip()
-    except OSError as error:
-        raise ServerError(
-            f"no token for the MCP endpoint: {error};"
-            ' make the file, or turn the endpoint off with mcp.listen = ""'
-        ) from error
-    if len(token) < 16:
-        raise ServerError(f"{path}: the token has {len(token)} characters, expected 16 or more")
-    return token
 
 
 class Endpoint:
@@ -160,25 +142,6 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """Wait for `stop`; uvicorn's own looks ten times a second."""
         await self._stop.wait()
-
-
-@contextmanager
-def listening(listen: str) -> Iterator[socket.socket]:
-    """Bind a TCP socket to "HOST:PORT". ServerError if that cannot be."""
-    host, _, port = listen.rpartition(":")
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setblocking(False)
-        try:
-            listener.bind((host.strip("[]"), int(port)))
-        except OSError as error:
-            raise ServerError(
-                f"the MCP endpoint cannot listen on {listen}: {error};"
-                " stop what listens there, or set mcp.listen"
-            ) from error
-        listener.listen()  # what comes before uvicorn accepts waits
-        yield listener
 
 
 async def serve(

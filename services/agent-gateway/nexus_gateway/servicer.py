@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from nexus.gateway.v1 import gateway_pb2 as pb
 from nexus.gateway.v1.gateway_pb2_grpc import GuestServiceServicer
-from nexus_gateway.mcp_server import make_server
-from nexus_gateway.mcp_stream import McpStream
+from nexus_gateway import mcp_door
 from nexus_gateway.operations import Command
 from nexus_gateway.streams import Exit, FileInfo
 from nexus_guest.wire import Kind
@@ -129,8 +128,8 @@ class Servicer(GuestServiceServicer):
         async def send(message: bytes) -> None:
             await context.write(pb.ConnectMcpResponse(message=message))
 
-        server = make_server(self._vms, self._streams, lambda _: vm.id)
-        await McpStream(server, send).run(_messages(first, request_iterator))
+        session = await mcp_door.session(self._vms, self._streams, vm.id, send)
+        await session.run(_messages(first, request_iterator))
 
 
 async def _chunks(
