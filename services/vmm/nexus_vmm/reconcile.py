@@ -12,7 +12,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from nexus_rpc.errors import FailedPrecondition
+from nexus_rpc.errors import FailedPrecondition, ResourceExhausted
 from nexus_vmm.states import LIVE, Event
 from nexus_vmm.vm import Exit, Goal
 
@@ -41,7 +41,7 @@ async def reconcile(store: Store, driver: Driver, supervisor: Supervisor) -> Non
         async with limit:
             try:
                 await _repair(vm, store, driver, supervisor)
-            except (FailedPrecondition, OSError) as error:
+            except (FailedPrecondition, ResourceExhausted, OSError) as error:
                 _log.error("VM %s cannot be repaired: %s", vm.id, error)
                 if vm.state in LIVE:
                     supervisor.watch(vm)

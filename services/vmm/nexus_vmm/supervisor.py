@@ -13,7 +13,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from nexus_rpc.errors import DeadlineExceeded, NexusError, NotFound
+from nexus_rpc.errors import DeadlineExceeded, NexusError, NotFound, ResourceExhausted
 from nexus_rpc.ids import new_vm_id
 from nexus_vmm import metrics
 from nexus_vmm.states import BOOTING, LIVE, Event, State
@@ -29,6 +29,8 @@ START_SECONDS = 60.0
 """What a start may take if the caller sets no deadline."""
 
 _FORWARD_SHARE = 0.9
+_ROOM_SECONDS = 5.0
+"""After which a change that found the host's disk full is tried again."""
 
 _log = logging.getLogger(__name__)
 
@@ -183,7 +185,14 @@ class Supervisor:
         self.watch(await self._store.started(None, vm.id, boot, reason, Event.BOOT_AGAIN))
 
     async def _await_end(self, vm: Vm) -> None:
-        await self._take_note(vm, await self._driver.wait(vm.id))
+        end = await self._driver.wait(vm.id)
+        while True:
+            try:
+                return await self._take_note(vm, end)
+            except ResourceExhausted as error:
+                # Ending the service would not make room, and cost all other VMs their keeper.
+                _log.error("VM %s: its end cannot be recorded yet: %s", vm.id, error)
+            await asyncio.sleep(_ROOM_SECONDS)
 
     async def _take_note(self, vm: Vm, end: Exit) -> None:
         async with self._work.lock(vm.id):

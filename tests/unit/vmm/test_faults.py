@@ -10,7 +10,8 @@ from contextlib import nullcontext, suppress
 import pytest
 from vmm_life import Chaos, Crash, Host, check, unavailable
 
-from nexus_rpc.errors import FailedPrecondition, Unavailable
+from nexus_rpc.errors import FailedPrecondition, ResourceExhausted, Unavailable
+from nexus_vmm import supervisor
 from nexus_vmm.states import LIVE, State
 from nexus_vmm.vm import Exit
 
@@ -281,6 +282,37 @@ async def test_one_vm_that_cannot_be_repaired_does_not_hold_up_the_others():
             check(vmm.hub.present(), host.world)
 
         await host.live(third)
+
+
+class Full(Chaos):
+    """A disk without room for the first two records of an end."""
+
+    left = 2
+
+    def point(self, name=""):
+        if name == "before rested" and self.left:
+            self.left -= 1
+            raise ResourceExhausted("DISK_FULL", "no room")
+        super().point(name)
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_full_disk_delays_the_record_of_an_end_and_costs_no_more(away, monkeypatch):
+    monkeypatch.setattr(supervisor, "_ROOM_SECONDS", 0.01)
+    async with Host.fresh() as host:
+        await host.live(lambda vmm: started(vmm, host.world))
+        (vm_id,) = host.world.processes
+        if away:
+            host.world.end(vm_id)
+
+        async def end(vmm):
+            if not away:
+                host.world.end(vm_id)
+            await vmm.until(vm_id, State.CRASHED)
+
+        full = Full()
+        assert await host.live(end, full) is None
+        assert full.left == 0
 
 
 def test_thousands_of_points_were_tried():
