@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import DeadlineExceeded, NexusError, NotFound, ResourceExhausted
@@ -29,6 +30,8 @@ START_SECONDS = 60.0
 """What a start may take if the caller sets no deadline."""
 
 _FORWARD_SHARE = 0.9
+_BOOT_SECONDS = 600.0
+"""After which a VM counts as booted; twice the longest that the gateway waits for an agent."""
 _ROOM_SECONDS = 5.0
 """After which a change that found the host's disk full is tried again."""
 
@@ -158,7 +161,9 @@ class Supervisor:
             return False
         for step in reversed(await self._store.history(vm)):
             if step.new is State.RUNNING:
-                return step.old not in LIVE
+                # Without a gateway nobody says that a guest is ready, and it may run for days.
+                age = time.time() - step.time / 1e6
+                return step.old not in LIVE and age < _BOOT_SECONDS
             if step.new not in BOOTING:
                 return False  # it was ready, or lost, and is on its way back
         return False

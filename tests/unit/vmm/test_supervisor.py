@@ -12,6 +12,7 @@ from nexus_rpc.errors import (
     FailedPrecondition,
     NotFound,
 )
+from nexus_vmm import supervisor
 from nexus_vmm.states import Event, State
 from nexus_vmm.vm import Exit
 
@@ -344,6 +345,21 @@ async def test_a_guest_that_comes_back_from_being_lost_is_not_booted_again(host,
         vm = await vmm.start()
         for event in [*REPORTS[State.READY], Event.LOST, *back]:
             await vmm.supervisor.report("hello", vm.boot, event, "")
+        if (waiting := lose(vmm, host.world, vm)) is not None:
+            await waiting
+        lost = State.UNREACHABLE if lose is _fall_silent else State.CRASHED
+        assert (await vmm.until(vm.id, lost)).boot == vm.boot
+
+    await host.live(life)
+
+
+@pytest.mark.parametrize("lose", [_end_itself, _fall_silent])
+async def test_a_vm_that_has_run_for_long_is_not_booted_again(host, lose, monkeypatch):
+    monkeypatch.setattr(supervisor, "_BOOT_SECONDS", 0.0)
+
+    async def life(vmm):
+        await vmm.create()
+        vm = await vmm.start()
         if (waiting := lose(vmm, host.world, vm)) is not None:
             await waiting
         lost = State.UNREACHABLE if lose is _fall_silent else State.CRASHED
