@@ -65,3 +65,18 @@ def test_vmm_may_manage_vms_and_no_other_unit(devhost, hello):
     transient = "setpriv --reuid nexus-vmm --regid nexus-vmm --init-groups systemd-run"
     for unit in ("evil", "nexus-vm@aaaaaaaaaaaaa"):
         assert devhost.run(f"{transient} --unit {unit} true", check=False).returncode != 0
+
+
+def test_a_vm_process_sees_no_other_vm(devhost, hello):
+    vm = devhost.json("vm", "inspect", hello)
+    seen = f"/proc/{vm['pid']}/root"
+    devhost.run("mkdir -p /run/nexus/vms/aaaaaaaaaaaaa")  # as of another VM
+    try:
+        for place in ("/run/nexus/vms", "/var/lib/nexus/vms"):
+            assert devhost.out(f"ls {seen}{place}") == vm["id"]
+        assert devhost.out(f"ls {seen}/run/nexus {seen}/var/lib/nexus | grep -v :").split() == [
+            "vms",
+            "vms",
+        ]
+    finally:
+        devhost.run("rmdir /run/nexus/vms/aaaaaaaaaaaaa")
