@@ -54,6 +54,14 @@ class Begun:
     done: bool
 
 
+class Elsewhere(Exception):  # it is an answer
+    """The operation is about another VM than the one whose lock is held: that with `vm_id`."""
+
+    def __init__(self, vm_id: str) -> None:
+        super().__init__(vm_id)
+        self.vm_id = vm_id
+
+
 # What an operation strives for, and how to see that it is reached already.
 _GOALS = {Event.START: Goal.RUN, Event.STOP: Goal.STOP, Event.DELETE: Goal.DELETE}
 
@@ -155,10 +163,11 @@ class Store:
         if request.id:
             await self._database.write(lambda db: requests.forget(db, request.id))
 
-    async def begin(self, request: Request, ref: str, event: Event) -> Begun:
+    async def begin(self, request: Request, ref: str, event: Event, locked: str) -> Begun:
         """Check that START, STOP or DELETE may happen to the VM, and record that it is wanted.
 
-        Nothing else has happened yet: raises FailedPrecondition (VM_STATE), NotFound.
+        `locked` is the id of the VM whose lock is held. Nothing has happened yet when this raises
+        FailedPrecondition (VM_STATE), NotFound, or Elsewhere.
         """
 
         def work(db: sqlite3.Connection) -> Begun:
@@ -173,6 +182,8 @@ class Store:
                 return Begun(vm, done=True)
             if vm is None:
                 raise _not_found(ref)
+            if vm.id != locked:
+                raise Elsewhere(vm.id)
             after(vm.state, event, vm.name)
             if vm.goal is Goal.DELETE and event is not Event.DELETE:
                 raise FailedPrecondition(

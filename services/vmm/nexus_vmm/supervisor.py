@@ -12,17 +12,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import DeadlineExceeded, NexusError, NotFound, ResourceExhausted
 from nexus_rpc.ids import new_vm_id
 from nexus_vmm import metrics
 from nexus_vmm.states import BOOTING, LIVE, Event, State
+from nexus_vmm.store import Elsewhere
 from nexus_vmm.vm import Goal
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from nexus_vmm.driver import Driver
-    from nexus_vmm.store import Request, Store
+    from nexus_vmm.store import Begun, Request, Store
     from nexus_vmm.vm import Boot, Exit, Spec, Vm
     from nexus_vmm.work import Work
 
@@ -90,8 +94,7 @@ class Supervisor:
                 raise
 
     async def _start(self, request: Request, ref: str, budget: float) -> Vm:
-        async with self._work.lock(await self._key(ref)):
-            begun = await self._store.begin(request, ref, Event.START)
+        async with self._begun(request, ref, Event.START) as begun:
             vm = _still(begun.vm, ref)
             if begun.done:
                 return vm
@@ -105,8 +108,7 @@ class Supervisor:
             return vm
 
     async def _stop(self, request: Request, ref: str, grace: float) -> Vm:
-        async with self._work.lock(await self._key(ref)):
-            begun = await self._store.begin(request, ref, Event.STOP)
+        async with self._begun(request, ref, Event.STOP) as begun:
             vm = _still(begun.vm, ref)
             if begun.done:
                 return vm
@@ -115,8 +117,7 @@ class Supervisor:
             return await self._store.rested(vm.id, Event.STOP, "stopped as asked", request)
 
     async def _delete(self, request: Request, ref: str) -> None:
-        async with self._work.lock(await self._key(ref)):
-            begun = await self._store.begin(request, ref, Event.DELETE)
+        async with self._begun(request, ref, Event.DELETE) as begun:
             if begun.vm is None or begun.done:
                 return
             await self.remove(begun.vm, request)
@@ -223,12 +224,25 @@ class Supervisor:
         except (NexusError, OSError) as error:
             _log.warning("VM %s: leftovers of its last run stay: %s", vm.id, error)
 
-    async def _key(self, ref: str) -> str:
-        """Return what the lock of `ref` goes by: the VM's id, or `ref` where there is no VM."""
+    @asynccontextmanager
+    async def _begun(self, request: Request, ref: str, event: Event) -> AsyncIterator[Begun]:
+        """Begin an operation, and hold the lock of the VM that it is about.
+
+        While the lock is waited for, `ref` may come to mean another VM: then that one's is taken.
+        """
         try:
-            return (await self._store.find(ref)).id
+            locked = (await self._store.find(ref)).id
         except NotFound:
-            return ref
+            locked = ref
+        while True:
+            async with self._work.lock(locked):
+                try:
+                    begun = await self._store.begin(request, ref, event, locked)
+                except Elsewhere as other:
+                    locked = other.vm_id
+                    continue
+                yield begun
+                return
 
 
 def _told(error: Exception) -> str:

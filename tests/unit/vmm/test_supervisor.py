@@ -273,6 +273,31 @@ async def test_operations_on_one_vm_come_one_after_the_other(vmm, world):
     assert len(refused) == 6
 
 
+async def _waited_for(lock):
+    async with asyncio.timeout(5):
+        while not lock._waiters:  # noqa: ASYNC110  # a lock tells nobody of its waiters
+            await asyncio.sleep(0)
+
+
+@living
+async def test_an_operation_holds_the_lock_of_the_vm_that_its_name_means_by_then(vmm, world):
+    first = await vmm.create()
+    async with vmm.work.lock(first.id):
+        start = asyncio.create_task(vmm.start())
+        await _waited_for(vmm.work.lock(first.id))
+        # The name goes to another VM while the start waits.
+        await vmm.store.deleted(None, first.id)
+        del world.disks[first.id]
+        second = await vmm.create()
+        other = vmm.work.lock(second.id)
+        await other.acquire()
+    await _waited_for(other)
+    assert not start.done()
+    assert not world.processes
+    other.release()
+    assert (await start).id == second.id
+
+
 REPORTS = {
     State.RUNNING: [],
     State.ONLINE: [Event.HELLO],
