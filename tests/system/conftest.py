@@ -11,6 +11,13 @@ OUTSIDE = "198.51.100.2"
 """An address of TEST-NET-2 (RFC 5737), in a network namespace of its own."""
 
 
+LEASES = (
+    "import sqlite3;"
+    'netd = sqlite3.connect("file:/var/lib/nexus/netd/netd.db?mode=ro", uri=True);'
+    'print(sorted(netd.execute("SELECT vm_id FROM leases")))'
+)
+
+
 @pytest.fixture(scope="session")
 def devhost():
     """Bring the dev host up with what is in the tree, as `make up` does."""
@@ -99,7 +106,8 @@ def snapshot(devhost):
             "ip -o link show type tun | cut -d: -f2 | sort; nft list table inet nexus;"
             "systemctl list-units --all --plain --no-legend 'nexus-vm@*' | sort;"
             "find /run/nexus/vms /var/lib/nexus/vms -mindepth 1 -not -path '*/console/*' | sort;"
-            "bridge link show master nexbr0 | cut -d: -f2 | sort"
+            "bridge link show master nexbr0 | cut -d: -f2 | sort;"
+            f"python3 -c '{LEASES}'"
         )
 
     return take

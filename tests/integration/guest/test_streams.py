@@ -51,7 +51,8 @@ class TestExec:
         )
         pid, ids, ignored = out.decode().splitlines()
         assert ids == f"{pid} {pid}"
-        assert ignored.split()[1] == "0" * 16
+        # But 32 and 33, which are the C library's own: nobody can set them, so they are inherited.
+        assert int(ignored.split()[1], 16) & ~(0b11 << 31) == 0
 
     @pytest.mark.parametrize(
         ("argv", "fields", "reason"),
