@@ -35,10 +35,9 @@ def processors(
     The file alone proves nothing: there are machines where /dev/kvm exists and cannot run a stock
     kernel. What the CPU offers decides.
 
-    Emulated, it gets one CPU: QEMU 7.2 clears pending interrupts without a lock when a nested
-    guest exits, so one from another CPU is now and then lost, or taken too early: a microVM in
-    some 50 hangs or reboots, or the dev host panics. Five-level paging is off, as no microVM has
-    it.
+    Emulated, it gets one CPU: between two, QEMU 7.2 now and then loses an interrupt around a
+    nested guest's exit, or takes it too early (docs/adr/0003). Five-level paging is off, as no
+    microVM has it.
     """
     offers = re.search(r"\b(svm|vmx)\b", cpuinfo.read_text(encoding="ascii"))
     if offers and os.access(kvm, os.R_OK | os.W_OK):
