@@ -179,6 +179,7 @@ class FakeGuest:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # an aborted transport closes its socket in the next turn
 
 
 async def agreeable(guest):
@@ -222,7 +223,6 @@ def _forward(path):
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
@@ -231,6 +231,9 @@ def _forward(path):
                 await near.writer.drain()
                 near.writer.close()
                 await near.writer.wait_closed()
+        finally:
+            for pump in pumps:
+                pump.cancel()
             writer.transport.abort()
 
     return forward
