@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from deploy.command import Failure, run
 from deploy.devhost.devhost import DevHost
 from deploy.devhost.layout import REPO, Layout
-from deploy.devhost.steps import step
 from deploy.packages import install_packages
+from deploy.steps import step
 
 _NEXT = """
 Ready. To go on:

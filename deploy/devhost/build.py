@@ -11,8 +11,8 @@ from deploy.devhost.base import base_key, build_base
 from deploy.devhost.identity import client_config, make_identity
 from deploy.devhost.kernel import build_initrd
 from deploy.devhost.layout import REPO, Layout
-from deploy.devhost.stages import digest, stage, stamp
 from deploy.devhost.tree import make_tree
+from deploy.stages import digest, stage, stamp
 
 _ROOT_SIZE = "4G"
 _DATA_SIZE = "32G"

@@ -18,7 +18,7 @@ from deploy.devhost.build import build
 from deploy.devhost.layout import MCP_PORT, SERVICES, Layout
 from deploy.devhost.machine import Machine
 from deploy.devhost.shell import Shell
-from deploy.devhost.steps import step
+from deploy.steps import step
 
 _START_SECONDS = 240.0
 _SERVICE_SECONDS = 180.0

@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy.command import Failure
-from deploy.devhost.stages import digest, stage
 from deploy.guest import firecracker, image, initramfs, kernel, packages, runtime
+from deploy.stages import digest, stage
 
 HERE = Path(__file__).resolve().parent
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy.devhost.stages import digest, stage, stamp
+from deploy.stages import digest, stage, stamp
 
 
 @pytest.fixture

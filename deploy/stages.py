@@ -8,7 +8,7 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from deploy.devhost.steps import step
+from deploy.steps import step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
