@@ -26,14 +26,24 @@ if _version_not_supported:
 
 
 class NetworkServiceStub(object):
-    """Owns the bridge, each VM's TAP and address, and the nftables table "inet nexus".
+    """Owns networks and their bridges, each VM's TAP and address, and the nftables tables "inet nexus"
+    and "bridge nexus".
 
     Nothing of anybody else is touched: forwarding of other hosts, containers or VMs goes on as
-    before. The service's store says what must be; at start it is compared with the kernel, and
-    what differs is repaired.
+    before. The service's store says what must be; at start, and whenever the kernel tells of a
+    change, it is compared with the kernel, and what differs is repaired.
 
-    Errors of every call but GetPort and ListPorts: INTERNAL (KERNEL), the kernel refused or did not
-    answer; the message says what was asked and what it said. Repeat the call, or EnsureNetwork.
+    A guest is what its port says: it can send only from its own MAC and addresses, and reach only
+    what its policy allows. It reaches no other guest without a link, no service of the host but DNS,
+    ping and the network's `host_ports`, and no cloud metadata address that a rule does not name.
+
+    Every mutation may be repeated: with the same `request_id` it gives the first call's answer.
+
+    Errors of every call that changes the network: INTERNAL (KERNEL), the kernel refused or did not
+    answer; the message says what was asked and what it said. Nothing is changed then, or what was
+    changed is repaired at the next look. FAILED_PRECONDITION (SUBNET_IN_USE): a route or address of
+    the host overlaps a subnet. FAILED_PRECONDITION (BRIDGE_FOREIGN): a link has a bridge's name but
+    is not a bridge.
     """
 
     def __init__(self, channel):
@@ -46,6 +56,36 @@ class NetworkServiceStub(object):
                 '/nexus.netd.v1.NetworkService/EnsureNetwork',
                 request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.EnsureNetworkRequest.SerializeToString,
                 response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.EnsureNetworkResponse.FromString,
+                _registered_method=True)
+        self.CreateNetwork = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/CreateNetwork',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.CreateNetworkRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.CreateNetworkResponse.FromString,
+                _registered_method=True)
+        self.UpdateNetwork = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/UpdateNetwork',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.UpdateNetworkRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.UpdateNetworkResponse.FromString,
+                _registered_method=True)
+        self.DeleteNetwork = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/DeleteNetwork',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.DeleteNetworkRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.DeleteNetworkResponse.FromString,
+                _registered_method=True)
+        self.GetNetwork = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/GetNetwork',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.GetNetworkRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.GetNetworkResponse.FromString,
+                _registered_method=True)
+        self.ListNetworks = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/ListNetworks',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListNetworksRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListNetworksResponse.FromString,
+                _registered_method=True)
+        self.MigrateNetwork = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/MigrateNetwork',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.MigrateNetworkRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.MigrateNetworkResponse.FromString,
                 _registered_method=True)
         self.AttachPort = channel.unary_unary(
                 '/nexus.netd.v1.NetworkService/AttachPort',
@@ -67,6 +107,61 @@ class NetworkServiceStub(object):
                 request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListPortsRequest.SerializeToString,
                 response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListPortsResponse.FromString,
                 _registered_method=True)
+        self.SetPolicy = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/SetPolicy',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.SetPolicyRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.SetPolicyResponse.FromString,
+                _registered_method=True)
+        self.SetLimits = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/SetLimits',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.SetLimitsRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.SetLimitsResponse.FromString,
+                _registered_method=True)
+        self.CreateLink = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/CreateLink',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.CreateLinkRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.CreateLinkResponse.FromString,
+                _registered_method=True)
+        self.DeleteLink = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/DeleteLink',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.DeleteLinkRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.DeleteLinkResponse.FromString,
+                _registered_method=True)
+        self.ListLinks = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/ListLinks',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListLinksRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListLinksResponse.FromString,
+                _registered_method=True)
+        self.PublishPort = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/PublishPort',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.PublishPortRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.PublishPortResponse.FromString,
+                _registered_method=True)
+        self.UnpublishPort = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/UnpublishPort',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.UnpublishPortRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.UnpublishPortResponse.FromString,
+                _registered_method=True)
+        self.ListPublications = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/ListPublications',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListPublicationsRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListPublicationsResponse.FromString,
+                _registered_method=True)
+        self.ExplainFlow = channel.unary_unary(
+                '/nexus.netd.v1.NetworkService/ExplainFlow',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ExplainFlowRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ExplainFlowResponse.FromString,
+                _registered_method=True)
+        self.WatchDenials = channel.unary_stream(
+                '/nexus.netd.v1.NetworkService/WatchDenials',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.WatchDenialsRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.WatchDenialsResponse.FromString,
+                _registered_method=True)
+        self.WatchNetwork = channel.unary_stream(
+                '/nexus.netd.v1.NetworkService/WatchNetwork',
+                request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.WatchNetworkRequest.SerializeToString,
+                response_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.WatchNetworkResponse.FromString,
+                _registered_method=True)
         self.CleanupNetwork = channel.unary_unary(
                 '/nexus.netd.v1.NetworkService/CleanupNetwork',
                 request_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.CleanupNetworkRequest.SerializeToString,
@@ -75,41 +170,110 @@ class NetworkServiceStub(object):
 
 
 class NetworkServiceServicer(object):
-    """Owns the bridge, each VM's TAP and address, and the nftables table "inet nexus".
+    """Owns networks and their bridges, each VM's TAP and address, and the nftables tables "inet nexus"
+    and "bridge nexus".
 
     Nothing of anybody else is touched: forwarding of other hosts, containers or VMs goes on as
-    before. The service's store says what must be; at start it is compared with the kernel, and
-    what differs is repaired.
+    before. The service's store says what must be; at start, and whenever the kernel tells of a
+    change, it is compared with the kernel, and what differs is repaired.
 
-    Errors of every call but GetPort and ListPorts: INTERNAL (KERNEL), the kernel refused or did not
-    answer; the message says what was asked and what it said. Repeat the call, or EnsureNetwork.
+    A guest is what its port says: it can send only from its own MAC and addresses, and reach only
+    what its policy allows. It reaches no other guest without a link, no service of the host but DNS,
+    ping and the network's `host_ports`, and no cloud metadata address that a rule does not name.
+
+    Every mutation may be repeated: with the same `request_id` it gives the first call's answer.
+
+    Errors of every call that changes the network: INTERNAL (KERNEL), the kernel refused or did not
+    answer; the message says what was asked and what it said. Nothing is changed then, or what was
+    changed is repaired at the next look. FAILED_PRECONDITION (SUBNET_IN_USE): a route or address of
+    the host overlaps a subnet. FAILED_PRECONDITION (BRIDGE_FOREIGN): a link has a bridge's name but
+    is not a bridge.
     """
 
     def EnsureNetwork(self, request, context):
-        """Makes the bridge, its address, forwarding and NAT, or repairs them. Idempotent.
+        """Makes the bridges, addresses, forwarding and rules of all networks, or repairs them. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
-        FAILED_PRECONDITION (SUBNET_IN_USE): a route or address of the host overlaps the subnet.
-        FAILED_PRECONDITION (BRIDGE_FOREIGN): a link has the bridge's name but is not a bridge.
+    def CreateNetwork(self, request, context):
+        """Makes a network beside "default", with a bridge and a subnet of its own.
+
+        ALREADY_EXISTS (NETWORK_EXISTS): the name or the bridge is another network's.
+        FAILED_PRECONDITION (SUBNET_OVERLAPS): the subnet overlaps another network's.
+        INVALID_ARGUMENT (INVALID_FIELD): a prefix too small, a bad name, a bad server or domain.
+        FAILED_PRECONDITION (IPV6_BY_RA): IPv6 was asked for, and forwarding it would make the host
+        lose a default route that it has from router advertisements; set accept_ra=2 on that link first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateNetwork(self, request, context):
+        """Changes a network's DNS, search domains, host ports, and the policy and limits of ports that
+        have none of their own. Flows that are still allowed go on.
+
+        NOT_FOUND (NETWORK_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteNetwork(self, request, context):
+        """Removes a network that has no ports. Idempotent: one that is not there is no error.
+
+        FAILED_PRECONDITION (NETWORK_IN_USE): ports are attached. FAILED_PRECONDITION
+        (NETWORK_PERMANENT): "default" stays; CleanupNetwork takes it from the kernel.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNetwork(self, request, context):
+        """Returns a network. NOT_FOUND (NETWORK_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNetworks(self, request, context):
+        """Lists all networks by name; there are at most 64.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MigrateNetwork(self, request, context):
+        """Moves a network to another subnet. Each port keeps its TAP, MAC, policy, links and publications,
+        and gets a new address; the caller tells the VMs, as `nexusctl net migrate` does.
+
+        NOT_FOUND (NETWORK_NOT_FOUND). FAILED_PRECONDITION (SUBNET_OVERLAPS, SUBNET_IN_USE).
+        RESOURCE_EXHAUSTED (SUBNET_FULL): there are more ports than addresses.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AttachPort(self, request, context):
-        """Gives a VM its port: a lease (address and MAC) and a TAP on the bridge, isolated from others.
+        """Gives a VM its port: a lease (addresses and MAC) and a TAP on a bridge, isolated from others.
 
         Idempotent by `vm_id`: a repeat returns the same port, repaired if something had removed its
-        TAP. The address stays the VM's until DetachPort. Makes the network first if there is none.
-        FAILED_PRECONDITION (SUBNET_IN_USE, BRIDGE_FOREIGN): as EnsureNetwork.
-        NOT_FOUND (PORT_NOT_FOUND): a repeat by `request_id`, and the port was detached since.
-        RESOURCE_EXHAUSTED (SUBNET_FULL): no address is left; detach a port or use a larger subnet.
+        TAP. The addresses stay the VM's until DetachPort. Makes the network in the kernel if it is not
+        there. A repeat that asks for another network or address is refused: ALREADY_EXISTS
+        (PORT_DIFFERS); policy and limits of a port that exists are left alone.
+        NOT_FOUND (NETWORK_NOT_FOUND). NOT_FOUND (PORT_NOT_FOUND): a repeat by `request_id`, and the
+        port was detached since. RESOURCE_EXHAUSTED (SUBNET_FULL): no address is left; detach a port or
+        use another network. ALREADY_EXISTS (ADDRESS_TAKEN): the address asked for is another port's.
+        INVALID_ARGUMENT (INVALID_FIELD): it is outside the subnet, or the gateway's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DetachPort(self, request, context):
-        """Takes a VM's port away: TAP, rules and lease. Idempotent: without a port it does nothing.
+        """Takes a VM's port away: TAP, rules, links, publications and lease. Idempotent: without a port it
+        does nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,16 +287,113 @@ class NetworkServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListPorts(self, request, context):
-        """Lists ports in the order of their addresses, a page at a time.
+        """Lists ports in the order in which they were attached, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPolicy(self, request, context):
+        """Sets what a VM may reach, at once: flows that the new policy forbids are cut, others go on.
+
+        NOT_FOUND (PORT_NOT_FOUND). INVALID_ARGUMENT (INVALID_FIELD): a bad rule, or more than 256.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLimits(self, request, context):
+        """Sets a VM's rates and its number of connections. NOT_FOUND (PORT_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateLink(self, request, context):
+        """Lets one VM open connections to another, on either network; answers come back, nothing else.
+
+        Idempotent. NOT_FOUND (PORT_NOT_FOUND): one of them has no port. INVALID_ARGUMENT
+        (INVALID_FIELD): a link to oneself, port 0, more than 64 ports, ports without TCP or UDP.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteLink(self, request, context):
+        """Takes a link away, and cuts its flows. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLinks(self, request, context):
+        """Lists the links, a page at a time; those of one VM where it is named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishPort(self, request, context):
+        """Forwards a port of the host to a port of a VM. Only the host itself reaches it on 127.0.0.1,
+        which is the default; on "0.0.0.0" or an address of the host, others do. Guests never do.
+
+        Idempotent. NOT_FOUND (PORT_NOT_FOUND). ALREADY_EXISTS (HOST_PORT_PUBLISHED): it is forwarded
+        to another VM or port. FAILED_PRECONDITION (HOST_PORT_IN_USE): a process of the host listens on
+        it. INVALID_ARGUMENT (INVALID_FIELD): port 0, an address that is not the host's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpublishPort(self, request, context):
+        """Ends a forwarding, and cuts its flows. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPublications(self, request, context):
+        """Lists the forwardings, a page at a time; those of one VM where it is named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainFlow(self, request, context):
+        """Tells what would become of a connection from a VM, which rule decides, and why. Sends nothing.
+
+        NOT_FOUND (PORT_NOT_FOUND). INVALID_ARGUMENT (INVALID_FIELD): a destination that is neither an
+        address nor a name, port 0 with TCP or UDP.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchDenials(self, request, context):
+        """Streams denials: the last ones first, then, with `follow`, as they happen, until cancelled.
+
+        Alike denials within a second are one event with a count. A watcher that falls behind by more
+        than 1,000 events gets one whose `missed` says how many it lost; nobody waits for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchNetwork(self, request, context):
+        """Streams what happens to networks and ports, from now on until cancelled: attached, detached,
+        changed, repaired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CleanupNetwork(self, request, context):
-        """Removes every port, the bridge and the rules, and says what was removed. Idempotent.
+        """Removes every port, link, publication, bridge and rule from kernel and store, and says what was
+        removed. Networks stay in the store. Idempotent.
 
-        Running VMs lose their network. EnsureNetwork or AttachPort brings it back.
+        FAILED_PRECONDITION (VMS_RUNNING): VMs that are running, as far as vmm tells, would lose their
+        network; stop them, or set `force`.
+        EnsureNetwork or AttachPort brings the networks back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +406,36 @@ def add_NetworkServiceServicer_to_server(servicer, server):
                     servicer.EnsureNetwork,
                     request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.EnsureNetworkRequest.FromString,
                     response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.EnsureNetworkResponse.SerializeToString,
+            ),
+            'CreateNetwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateNetwork,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.CreateNetworkRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.CreateNetworkResponse.SerializeToString,
+            ),
+            'UpdateNetwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateNetwork,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.UpdateNetworkRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.UpdateNetworkResponse.SerializeToString,
+            ),
+            'DeleteNetwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteNetwork,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.DeleteNetworkRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.DeleteNetworkResponse.SerializeToString,
+            ),
+            'GetNetwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNetwork,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.GetNetworkRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.GetNetworkResponse.SerializeToString,
+            ),
+            'ListNetworks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNetworks,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListNetworksRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListNetworksResponse.SerializeToString,
+            ),
+            'MigrateNetwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.MigrateNetwork,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.MigrateNetworkRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.MigrateNetworkResponse.SerializeToString,
             ),
             'AttachPort': grpc.unary_unary_rpc_method_handler(
                     servicer.AttachPort,
@@ -166,6 +457,61 @@ def add_NetworkServiceServicer_to_server(servicer, server):
                     request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListPortsRequest.FromString,
                     response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListPortsResponse.SerializeToString,
             ),
+            'SetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPolicy,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.SetPolicyRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.SetPolicyResponse.SerializeToString,
+            ),
+            'SetLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLimits,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.SetLimitsRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.SetLimitsResponse.SerializeToString,
+            ),
+            'CreateLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateLink,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.CreateLinkRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.CreateLinkResponse.SerializeToString,
+            ),
+            'DeleteLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLink,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.DeleteLinkRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.DeleteLinkResponse.SerializeToString,
+            ),
+            'ListLinks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLinks,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListLinksRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListLinksResponse.SerializeToString,
+            ),
+            'PublishPort': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishPort,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.PublishPortRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.PublishPortResponse.SerializeToString,
+            ),
+            'UnpublishPort': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpublishPort,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.UnpublishPortRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.UnpublishPortResponse.SerializeToString,
+            ),
+            'ListPublications': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPublications,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListPublicationsRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ListPublicationsResponse.SerializeToString,
+            ),
+            'ExplainFlow': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainFlow,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ExplainFlowRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.ExplainFlowResponse.SerializeToString,
+            ),
+            'WatchDenials': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDenials,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.WatchDenialsRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.WatchDenialsResponse.SerializeToString,
+            ),
+            'WatchNetwork': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchNetwork,
+                    request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.WatchNetworkRequest.FromString,
+                    response_serializer=nexus_dot_netd_dot_v1_dot_netd__pb2.WatchNetworkResponse.SerializeToString,
+            ),
             'CleanupNetwork': grpc.unary_unary_rpc_method_handler(
                     servicer.CleanupNetwork,
                     request_deserializer=nexus_dot_netd_dot_v1_dot_netd__pb2.CleanupNetworkRequest.FromString,
@@ -180,14 +526,24 @@ def add_NetworkServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class NetworkService(object):
-    """Owns the bridge, each VM's TAP and address, and the nftables table "inet nexus".
+    """Owns networks and their bridges, each VM's TAP and address, and the nftables tables "inet nexus"
+    and "bridge nexus".
 
     Nothing of anybody else is touched: forwarding of other hosts, containers or VMs goes on as
-    before. The service's store says what must be; at start it is compared with the kernel, and
-    what differs is repaired.
+    before. The service's store says what must be; at start, and whenever the kernel tells of a
+    change, it is compared with the kernel, and what differs is repaired.
 
-    Errors of every call but GetPort and ListPorts: INTERNAL (KERNEL), the kernel refused or did not
-    answer; the message says what was asked and what it said. Repeat the call, or EnsureNetwork.
+    A guest is what its port says: it can send only from its own MAC and addresses, and reach only
+    what its policy allows. It reaches no other guest without a link, no service of the host but DNS,
+    ping and the network's `host_ports`, and no cloud metadata address that a rule does not name.
+
+    Every mutation may be repeated: with the same `request_id` it gives the first call's answer.
+
+    Errors of every call that changes the network: INTERNAL (KERNEL), the kernel refused or did not
+    answer; the message says what was asked and what it said. Nothing is changed then, or what was
+    changed is repaired at the next look. FAILED_PRECONDITION (SUBNET_IN_USE): a route or address of
+    the host overlaps a subnet. FAILED_PRECONDITION (BRIDGE_FOREIGN): a link has a bridge's name but
+    is not a bridge.
     """
 
     @staticmethod
@@ -207,6 +563,168 @@ class NetworkService(object):
             '/nexus.netd.v1.NetworkService/EnsureNetwork',
             nexus_dot_netd_dot_v1_dot_netd__pb2.EnsureNetworkRequest.SerializeToString,
             nexus_dot_netd_dot_v1_dot_netd__pb2.EnsureNetworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/CreateNetwork',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.CreateNetworkRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.CreateNetworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/UpdateNetwork',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.UpdateNetworkRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.UpdateNetworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/DeleteNetwork',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.DeleteNetworkRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.DeleteNetworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/GetNetwork',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.GetNetworkRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.GetNetworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNetworks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/ListNetworks',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.ListNetworksRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.ListNetworksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MigrateNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/MigrateNetwork',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.MigrateNetworkRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.MigrateNetworkResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -315,6 +833,303 @@ class NetworkService(object):
             '/nexus.netd.v1.NetworkService/ListPorts',
             nexus_dot_netd_dot_v1_dot_netd__pb2.ListPortsRequest.SerializeToString,
             nexus_dot_netd_dot_v1_dot_netd__pb2.ListPortsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/SetPolicy',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.SetPolicyRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.SetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/SetLimits',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.SetLimitsRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.SetLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/CreateLink',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.CreateLinkRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.CreateLinkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/DeleteLink',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.DeleteLinkRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.DeleteLinkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLinks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/ListLinks',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.ListLinksRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.ListLinksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishPort(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/PublishPort',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.PublishPortRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.PublishPortResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpublishPort(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/UnpublishPort',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.UnpublishPortRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.UnpublishPortResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPublications(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/ListPublications',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.ListPublicationsRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.ListPublicationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainFlow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/ExplainFlow',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.ExplainFlowRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.ExplainFlowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchDenials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/WatchDenials',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.WatchDenialsRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.WatchDenialsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/nexus.netd.v1.NetworkService/WatchNetwork',
+            nexus_dot_netd_dot_v1_dot_netd__pb2.WatchNetworkRequest.SerializeToString,
+            nexus_dot_netd_dot_v1_dot_netd__pb2.WatchNetworkResponse.FromString,
             options,
             channel_credentials,
             insecure,
