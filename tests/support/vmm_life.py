@@ -152,6 +152,12 @@ class Vmm:
         body = vmm_pb2.DeleteVmRequest(vm=vm, request_id=request_id)
         await self.supervisor.delete(Request(request_id, "DeleteVm", body), vm)
 
+    async def set_network(self, network, vm="hello", request_id=""):
+        body = vmm_pb2.UpdateNetworkInterfaceRequest(vm=vm, request_id=request_id)
+        body.network.ipv4 = network.ipv4
+        request = Request(request_id, "UpdateNetworkInterface", body)
+        return await self.store.set_network(request, vm, network)
+
     async def until(self, vm_id, state):
         """Return the VM once it is in `state`."""
         async with asyncio.timeout(5), contextlib.aclosing(self.hub.watch()) as changes:

@@ -82,6 +82,9 @@ def _network(network: Network) -> vmm_pb2.NetworkInterface:
         ipv4=network.ipv4,
         gateway=network.gateway,
         dns=network.dns,
+        ipv6=network.ipv6,
+        ipv6_gateway=network.ipv6_gateway,
+        search=network.search,
     )
 
 

@@ -117,6 +117,13 @@ def set_goal(db: sqlite3.Connection, vm: Vm, goal: Goal) -> Vm:
     return replace(vm, goal=goal)
 
 
+def set_network(db: sqlite3.Connection, vm: Vm, network: Network) -> Vm:
+    """Record the interface that a VM has now."""
+    spec = replace(vm.spec, network=network)
+    db.execute("UPDATE vms SET spec = ? WHERE seq = ?", (json.dumps(asdict(spec)), vm.seq))
+    return replace(vm, spec=spec)
+
+
 def set_boot(db: sqlite3.Connection, vm: Vm, boot: Boot) -> Vm:
     """Record the process that a VM has now."""
     db.execute("UPDATE vms SET boot = ?, pid = ? WHERE seq = ?", (boot.boot, boot.pid, vm.seq))
@@ -150,7 +157,8 @@ def _vm(row: sqlite3.Row) -> Vm:
     spec = json.loads(values.pop("spec"))
     network = spec.pop("network")
     if network:
-        network = Network(**{**network, "dns": tuple(network["dns"])})
+        lists = {"dns": tuple(network["dns"]), "search": tuple(network.get("search", ()))}
+        network = Network(**network | lists)
     return Vm(
         spec=Spec(**spec, network=network),
         state=State(values.pop("state")),

@@ -16,6 +16,7 @@ from nexus_rpc.errors import invalid_field
 from nexus_rpc.ids import check_name, check_vm_id, check_vm_ref
 from nexus_vmm.console import read_console
 from nexus_vmm.convert import GUEST_EVENTS, to_event, to_proto
+from nexus_vmm.interface import check_interface
 from nexus_vmm.spec import check_spec
 from nexus_vmm.store import Request
 
@@ -114,6 +115,17 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
             _request("DeleteVm", request.request_id, request), check_vm_ref("vm", request.vm)
         )
         return vmm_pb2.DeleteVmResponse()
+
+    async def UpdateNetworkInterface(
+        self, request: vmm_pb2.UpdateNetworkInterfaceRequest, context: Context
+    ) -> vmm_pb2.UpdateNetworkInterfaceResponse:
+        """Change the addresses of a VM's interface."""
+        vm = await self._store.set_network(
+            _request("UpdateNetworkInterface", request.request_id, request),
+            check_vm_ref("vm", request.vm),
+            check_interface("network", request.network),
+        )
+        return vmm_pb2.UpdateNetworkInterfaceResponse(vm=to_proto(vm, self._places))
 
     async def WatchVms(
         self, request: vmm_pb2.WatchVmsRequest, context: Context

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from nexus_vmm.vm import Boot, Spec, Transition
+    from nexus_vmm.vm import Boot, Network, Spec, Transition
     from nexus_vmm.watch import Hub
 
 _log = logging.getLogger(__name__)
@@ -131,10 +131,12 @@ class Store:
 
         def work(db: sqlite3.Connection) -> Vm | None:
             claim = requests.claim(db, request.id, request.method, request.body, vm_id)
+            made = claim.state == "done"
             vm = rows.find(db, vm_id)
-            if vm is None and claim.state == "done":
+            if vm is None and made:
                 raise _not_found(vm_id)
-            if vm is not None and (vm.name, vm.spec) != (name, spec):
+            # What this very request made may have been given another interface since.
+            if vm is not None and not made and (vm.name, vm.spec) != (name, spec):
                 raise AlreadyExists(
                     "VM_ID_TAKEN",
                     f"VM {vm_id} exists with the name {vm.name!r} or with another spec; "
@@ -255,6 +257,33 @@ class Store:
                 self._told(vm)
         return vm
 
+    async def set_network(self, request: Request, ref: str, network: Network) -> Vm:
+        """Record the interface that a VM is to have (see UpdateNetworkInterface).
+
+        Raises FailedPrecondition (VM_STATE, NO_INTERFACE), NotFound.
+        """
+
+        def work(db: sqlite3.Connection) -> tuple[Vm, bool]:
+            named = rows.find(db, ref)
+            claim = requests.claim(
+                db, request.id, request.method, request.body, named.id if named else ""
+            )
+            vm = rows.find(db, claim.subject) if claim.subject else None
+            if vm is None:
+                raise _not_found(ref)
+            requests.finish(db, request.id)
+            if claim.state == "done" or vm.spec.network == network:
+                return vm, False
+            _check_interface(vm, network)
+            return rows.set_network(db, vm, network), True
+
+        async with self._order:
+            vm, changed = await self._database.write(work)
+            if changed:
+                _log.info("VM %s: its interface is now %s on %s", vm.id, network.ipv4, network.tap)
+                self._hub.publish(vm)
+        return vm
+
     async def deleted(self, request: Request | None, vm_id: str) -> None:
         """Record that nothing of the VM is left, and that `request` is done."""
 
@@ -294,6 +323,27 @@ def _known(db: sqlite3.Connection, vm_id: str) -> Vm:
     if vm is None:
         raise _not_found(vm_id)
     return vm
+
+
+def _check_interface(vm: Vm, network: Network) -> None:
+    """Refuse an interface that the VM cannot have now."""
+    known = vm.spec.network
+    if known is None:
+        raise FailedPrecondition(
+            "NO_INTERFACE",
+            f"VM {vm.name!r} was made without a network; create it anew to give it one",
+            vm=vm.name,
+        )
+    # A start that is under way holds them as well: its goal is recorded before it begins.
+    held = vm.state in LIVE or vm.goal is Goal.RUN
+    if held and (known.tap, known.mac) != (network.tap, network.mac):
+        raise FailedPrecondition(
+            "VM_STATE",
+            f"VM {vm.name!r} is {vm.state} on {known.tap} with {known.mac}: "
+            "no other TAP or MAC (stop it first)",
+            vm=vm.name,
+            state=vm.state,
+        )
 
 
 def _not_found(ref: str) -> NotFound:

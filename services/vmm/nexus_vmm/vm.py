@@ -20,13 +20,20 @@ class Goal(StrEnum):
 
 @dataclass(frozen=True)
 class Network:
-    """The VM's end of a port of netd; addresses in text, `ipv4` with its prefix."""
+    """The VM's end of a port of netd; addresses in text, `ipv4` and `ipv6` with their prefix.
+
+    Without IPv6 `ipv6` and `ipv6_gateway` are "". The defaults are those of rows that an earlier
+    release wrote.
+    """
 
     tap: str
     mac: str
     ipv4: str
     gateway: str
     dns: tuple[str, ...]
+    ipv6: str = ""
+    ipv6_gateway: str = ""
+    search: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

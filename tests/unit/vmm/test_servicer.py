@@ -207,3 +207,29 @@ async def test_info(vmm):
     await vmm.CreateVm(pb.CreateVmRequest(name="hello"))
     await vmm.StartVm(pb.StartVmRequest(vm="hello"))
     assert (await vmm.GetInfo(pb.GetInfoRequest())).firecracker_version == "1.12.1"
+
+
+async def test_an_interface_is_changed_whole(vmm):
+    network = pb.NetworkInterface(
+        tap="tap0", mac="02:fc:00:00:00:01", ipv4="172.16.0.2/12", gateway="172.16.0.1"
+    )
+    await vmm.CreateVm(pb.CreateVmRequest(name="hello", spec=pb.VmSpec(network=network)))
+    network.MergeFrom(
+        pb.NetworkInterface(
+            ipv4="10.9.0.2/16",
+            gateway="10.9.0.1",
+            dns=["10.9.0.1"],
+            ipv6="fd00::2/128",
+            ipv6_gateway="fd00::1",
+            search=["corp.example"],
+        )
+    )
+    request = pb.UpdateNetworkInterfaceRequest(vm="hello", network=network, request_id="one")
+    assert (await vmm.UpdateNetworkInterface(request)).vm.spec.network == network
+    assert (await vmm.GetVm(pb.GetVmRequest(vm="hello"))).vm.spec.network == network
+
+
+async def test_a_bad_interface_is_named(vmm):
+    request = pb.UpdateNetworkInterfaceRequest(vm="hello")
+    error = await refusal(vmm.UpdateNetworkInterface(request))
+    assert (error.reason, error.metadata["field"]) == ("INVALID_FIELD", "network.tap")

@@ -6,6 +6,7 @@ from vmm_guest import NETWORK
 from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.errors import InvalidArgument
 from nexus_vmm.spec import NUMBERS, check_spec
+from nexus_vmm.vm import Network
 
 GOOD = {
     "tap": "tap0",
@@ -14,6 +15,9 @@ GOOD = {
     "gateway": "172.16.0.1",
     "dns": ["1.1.1.1"],
 }
+
+
+SIX = {"ipv6": "fd6e:6578:7573::2/128", "ipv6_gateway": "fd6e:6578:7573::1"}
 
 
 def network(**changes):
@@ -51,6 +55,43 @@ def test_names_of_assets_lead_nowhere_else(field, name):
 def test_a_network_is_taken_as_it_is():
     assert check_spec(network()).network == NETWORK
     assert check_spec(network(mac="02:FC:00:00:00:01")).network == NETWORK
+
+
+def test_ipv6_and_search_domains_are_taken_as_they_are():
+    found = check_spec(network(**SIX, search=["corp.example", "nexus"], dns=["fd00::1"])).network
+    assert found == Network(
+        *("tap0", "02:fc:00:00:00:01", "172.16.0.2/12", "172.16.0.1", ("fd00::1",)),
+        *("fd6e:6578:7573::2/128", "fd6e:6578:7573::1", ("corp.example", "nexus")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("ipv6", "fd6e:6578:7573::2"),
+        ("ipv6", "fe80::2/64"),
+        ("ipv6", "fd00::2%eth0/64"),
+        ("ipv6", "ff02::1/128"),
+        ("ipv6", "172.16.0.2/12"),
+        ("ipv6_gateway", ""),
+        ("ipv6_gateway", "fd6e:6578:7573::2"),
+        ("ipv6_gateway", "172.16.0.1"),
+        ("search", ["a b"]),
+        ("search", ["a\nnameserver 6.6.6.6"]),
+        ("search", ["a..b"]),
+        ("search", ["x" * 64]),
+        ("search", ["example.org"] * 7),
+    ],
+)
+def test_a_bad_ipv6_or_search_domain_is_named(field, value):
+    with pytest.raises(InvalidArgument) as caught:
+        check_spec(network(**SIX | {field: value}))
+    assert caught.value.metadata == {"field": f"spec.network.{field}"}
+
+
+def test_a_gateway_without_an_address_is_refused():
+    with pytest.raises(InvalidArgument, match="empty without ipv6"):
+        check_spec(network(ipv6_gateway="fd6e:6578:7573::1"))
 
 
 @pytest.mark.parametrize(

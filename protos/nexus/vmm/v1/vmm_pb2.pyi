@@ -181,6 +181,9 @@ class NetworkInterface(_message.Message):
     IPV4_FIELD_NUMBER: _builtins.int
     GATEWAY_FIELD_NUMBER: _builtins.int
     DNS_FIELD_NUMBER: _builtins.int
+    IPV6_FIELD_NUMBER: _builtins.int
+    IPV6_GATEWAY_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
     tap: _builtins.str
     """TAP device on the host, owned by the user that VMs run as."""
     mac: _builtins.str
@@ -189,9 +192,17 @@ class NetworkInterface(_message.Message):
     """The guest's address with its prefix, "172.16.0.2/12"."""
     gateway: _builtins.str
     """The guest's default gateway, "172.16.0.1"."""
+    ipv6: _builtins.str
+    """The guest's IPv6 address with its prefix, "fd6e:6578:7573::2/128". Empty: no IPv6."""
+    ipv6_gateway: _builtins.str
+    """The guest's default gateway for IPv6, to be reached on the link. Given with `ipv6`, and only so."""
     @_builtins.property
     def dns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """DNS servers, at most 5."""
+
+    @_builtins.property
+    def search(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Search domains, at most 6."""
 
     def __init__(
         self,
@@ -201,10 +212,13 @@ class NetworkInterface(_message.Message):
         ipv4: _builtins.str = ...,
         gateway: _builtins.str = ...,
         dns: _abc.Iterable[_builtins.str] | None = ...,
+        ipv6: _builtins.str = ...,
+        ipv6_gateway: _builtins.str = ...,
+        search: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns", b"dns", "gateway", b"gateway", "ipv4", b"ipv4", "mac", b"mac", "tap", b"tap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns", b"dns", "gateway", b"gateway", "ipv4", b"ipv4", "ipv6", b"ipv6", "ipv6_gateway", b"ipv6_gateway", "mac", b"mac", "search", b"search", "tap", b"tap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -627,6 +641,62 @@ class DeleteVmResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteVmResponse: _TypeAlias = DeleteVmResponse  # noqa: Y015
+
+@_typing.final
+class UpdateNetworkInterfaceRequest(_message.Message):
+    """Asks to change a VM's interface."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VM_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes a repeat safe; at most 64 characters."""
+    vm: _builtins.str
+    """Id or name."""
+    @_builtins.property
+    def network(self) -> Global___NetworkInterface:
+        """The interface as it is to be, whole."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        vm: _builtins.str = ...,
+        network: Global___NetworkInterface | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "request_id", b"request_id", "vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateNetworkInterfaceRequest: _TypeAlias = UpdateNetworkInterfaceRequest  # noqa: Y015
+
+@_typing.final
+class UpdateNetworkInterfaceResponse(_message.Message):
+    """The VM with that interface."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vm(self) -> Global___Vm:
+        """The VM."""
+
+    def __init__(
+        self,
+        *,
+        vm: Global___Vm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateNetworkInterfaceResponse: _TypeAlias = UpdateNetworkInterfaceResponse  # noqa: Y015
 
 @_typing.final
 class WatchVmsRequest(_message.Message):

@@ -73,6 +73,11 @@ class VmServiceStub(object):
                 request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.DeleteVmRequest.SerializeToString,
                 response_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.DeleteVmResponse.FromString,
                 _registered_method=True)
+        self.UpdateNetworkInterface = channel.unary_unary(
+                '/nexus.vmm.v1.VmService/UpdateNetworkInterface',
+                request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.UpdateNetworkInterfaceRequest.SerializeToString,
+                response_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.UpdateNetworkInterfaceResponse.FromString,
+                _registered_method=True)
         self.WatchVms = channel.unary_stream(
                 '/nexus.vmm.v1.VmService/WatchVms',
                 request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.WatchVmsRequest.SerializeToString,
@@ -169,6 +174,20 @@ class VmServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateNetworkInterface(self, request, context):
+        """Changes the addresses, gateways, DNS servers and search domains of a VM that has an interface,
+        whatever its state, as after netd moved its network.
+
+        Idempotent: what is so already is no change. WatchVms tells it, and the gateway sets it in a
+        live guest, at once or as soon as the guest answers.
+        FAILED_PRECONDITION (VM_STATE): `tap` or `mac` differ, and the VM is live or being started;
+        Firecracker holds them until it is stopped. FAILED_PRECONDITION (NO_INTERFACE): the VM was made
+        without a network.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchVms(self, request, context):
         """Streams every VM as it is now, then one event with `synced`, then each change as it happens.
 
@@ -239,6 +258,11 @@ def add_VmServiceServicer_to_server(servicer, server):
                     servicer.DeleteVm,
                     request_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.DeleteVmRequest.FromString,
                     response_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.DeleteVmResponse.SerializeToString,
+            ),
+            'UpdateNetworkInterface': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateNetworkInterface,
+                    request_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.UpdateNetworkInterfaceRequest.FromString,
+                    response_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.UpdateNetworkInterfaceResponse.SerializeToString,
             ),
             'WatchVms': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchVms,
@@ -432,6 +456,33 @@ class VmService(object):
             '/nexus.vmm.v1.VmService/DeleteVm',
             nexus_dot_vmm_dot_v1_dot_vmm__pb2.DeleteVmRequest.SerializeToString,
             nexus_dot_vmm_dot_v1_dot_vmm__pb2.DeleteVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateNetworkInterface(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.vmm.v1.VmService/UpdateNetworkInterface',
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.UpdateNetworkInterfaceRequest.SerializeToString,
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.UpdateNetworkInterfaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

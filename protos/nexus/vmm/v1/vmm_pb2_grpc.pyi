@@ -92,6 +92,16 @@ class VmServiceStub:
 
     FAILED_PRECONDITION (VM_STATE): the VM is live; stop it first.
     """
+    UpdateNetworkInterface: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.UpdateNetworkInterfaceRequest, _vmm_pb2.UpdateNetworkInterfaceResponse]
+    """Changes the addresses, gateways, DNS servers and search domains of a VM that has an interface,
+    whatever its state, as after netd moved its network.
+
+    Idempotent: what is so already is no change. WatchVms tells it, and the gateway sets it in a
+    live guest, at once or as soon as the guest answers.
+    FAILED_PRECONDITION (VM_STATE): `tap` or `mac` differ, and the VM is live or being started;
+    Firecracker holds them until it is stopped. FAILED_PRECONDITION (NO_INTERFACE): the VM was made
+    without a network.
+    """
     WatchVms: _grpc.UnaryStreamMultiCallable[_vmm_pb2.WatchVmsRequest, _vmm_pb2.WatchVmsResponse]
     """Streams every VM as it is now, then one event with `synced`, then each change as it happens.
 
@@ -163,6 +173,16 @@ class VmServiceAsyncStub(VmServiceStub):
     """Deletes a VM that is not live, and its disk. Nothing of it remains.
 
     FAILED_PRECONDITION (VM_STATE): the VM is live; stop it first.
+    """
+    UpdateNetworkInterface: _aio.UnaryUnaryMultiCallable[_vmm_pb2.UpdateNetworkInterfaceRequest, _vmm_pb2.UpdateNetworkInterfaceResponse]  # type: ignore[assignment]
+    """Changes the addresses, gateways, DNS servers and search domains of a VM that has an interface,
+    whatever its state, as after netd moved its network.
+
+    Idempotent: what is so already is no change. WatchVms tells it, and the gateway sets it in a
+    live guest, at once or as soon as the guest answers.
+    FAILED_PRECONDITION (VM_STATE): `tap` or `mac` differ, and the VM is live or being started;
+    Firecracker holds them until it is stopped. FAILED_PRECONDITION (NO_INTERFACE): the VM was made
+    without a network.
     """
     WatchVms: _aio.UnaryStreamMultiCallable[_vmm_pb2.WatchVmsRequest, _vmm_pb2.WatchVmsResponse]  # type: ignore[assignment]
     """Streams every VM as it is now, then one event with `synced`, then each change as it happens.
@@ -268,6 +288,22 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         """Deletes a VM that is not live, and its disk. Nothing of it remains.
 
         FAILED_PRECONDITION (VM_STATE): the VM is live; stop it first.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateNetworkInterface(
+        self,
+        request: _vmm_pb2.UpdateNetworkInterfaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vmm_pb2.UpdateNetworkInterfaceResponse, _abc.Awaitable[_vmm_pb2.UpdateNetworkInterfaceResponse]]:
+        """Changes the addresses, gateways, DNS servers and search domains of a VM that has an interface,
+        whatever its state, as after netd moved its network.
+
+        Idempotent: what is so already is no change. WatchVms tells it, and the gateway sets it in a
+        live guest, at once or as soon as the guest answers.
+        FAILED_PRECONDITION (VM_STATE): `tap` or `mac` differ, and the VM is live or being started;
+        Firecracker holds them until it is stopped. FAILED_PRECONDITION (NO_INTERFACE): the VM was made
+        without a network.
         """
 
     @_abc_1.abstractmethod
