@@ -60,7 +60,10 @@ class Timing:
 
 
 class Follower:
-    """Dials, says hello, configures and pings, and dials again when that breaks."""
+    """Dials, says hello, configures and pings, and dials again when that breaks.
+
+    A guest whose VM is given other addresses is configured again, on the same connection.
+    """
 
     def __init__(self, vm: Vm, dial: Dial, timing: Timing, tell: Callable[[Guest], None]) -> None:
         self._vm = vm
@@ -69,6 +72,13 @@ class Follower:
         self._tell = tell
         self._guest = Guest(vm_id=vm.id, boot=vm.boot)
         self._give_up_at = 0.0
+        self._renewed = asyncio.Event()
+
+    def renew(self, vm: Vm) -> None:
+        """Take in what vmm tells of the VM in the same boot."""
+        if vm.spec.network != self._vm.spec.network:
+            self._renewed.set()
+        self._vm = vm
 
     async def run(self) -> None:
         """Keep the connection, until cancelled."""
@@ -104,10 +114,22 @@ class Follower:
             await self._configure(link)
             while True:
                 self._give_up_at = _now() + self._timing.silence
-                await asyncio.sleep(self._timing.ping)
-                await link.ping(timeout=self._give_up_at - _now())
+                if await self._is_renewed(self._timing.ping):
+                    await self._configure(link)
+                else:
+                    await link.ping(timeout=self._give_up_at - _now())
+
+    async def _is_renewed(self, within: float) -> bool:
+        """Whether the VM's interface is another than the guest was told, or becomes so `within`."""
+        try:
+            async with asyncio.timeout(within):
+                await self._renewed.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _configure(self, link: Link) -> None:
+        self._renewed.clear()
         try:
             warnings = await link.configure(self._vm)
         except (Unavailable, DataLoss):
@@ -115,17 +137,18 @@ class Follower:
         except NexusError as error:
             # A guest that could not be set up still takes commands: say so, and carry on.
             warnings = (error.message,)
-        self._guest = replace(self._guest, warnings=warnings)
-        self._set(State.READY, "the agent answers")
+        self._set(State.READY, "the agent answers", warnings)
 
     def _patience(self) -> float:
         """Seconds for the next step: no longer than until the guest is to be given up."""
         left = self._give_up_at - _now()
         return min(left, self._timing.attempt) if left > 0 else self._timing.attempt
 
-    def _set(self, state: State, reason: str) -> None:
+    def _set(self, state: State, reason: str, warnings: tuple[str, ...] | None = None) -> None:
+        """Make it known; the warnings stay unless there are new ones."""
         before = self._guest
-        self._guest = replace(before, state=state, reason=reason)
+        kept = before.warnings if warnings is None else warnings
+        self._guest = replace(before, state=state, reason=reason, warnings=kept)
         if before.state is not state:
             _log.info(
                 "guest is %s: %s",

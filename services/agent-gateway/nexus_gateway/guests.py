@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nexus_gateway.guest import Follower, Guest, State, Timing
@@ -25,6 +26,14 @@ _log = logging.getLogger(__name__)
 _RETRY_AFTER_DEFECT = 30.0
 
 
+@dataclass(frozen=True)
+class _Following:
+    """What follows the guest in one boot of a VM."""
+
+    follower: Follower
+    tasks: tuple[asyncio.Task[None], ...]
+
+
 class Guests:
     """Follows the guest of every live VM."""
 
@@ -35,7 +44,7 @@ class Guests:
         self._timing = timing
         self._changed = changed
         self._known: dict[str, Guest] = {}
-        self._following: dict[str, tuple[asyncio.Task[None], ...]] = {}
+        self._following: dict[str, _Following] = {}
 
     def of(self, vm: Vm) -> Guest:
         """Return what is known of the guest in this boot of the VM."""
@@ -83,20 +92,21 @@ class Guests:
         live = {vm.id: vm for vm in self._vms if is_live(vm)}
         for vm_id, guest in tuple(self._known.items()):
             if vm_id not in live or live[vm_id].boot != guest.boot:
-                for task in self._following.pop(vm_id):
+                for task in self._following.pop(vm_id).tasks:
                     task.cancel()
                 del self._known[vm_id]
         for vm_id, vm in live.items():
-            if vm_id not in self._known:
+            if vm_id in self._known:
+                self._following[vm_id].follower.renew(vm)
+            else:
                 self._known[vm_id] = Guest(vm_id, vm.boot)
-                self._following[vm_id] = tuple(
-                    tasks.create_task(_kept_up(vm, work)) for work in self._work(vm)
-                )
+                self._following[vm_id] = self._follow(vm, tasks)
 
-    def _work(self, vm: Vm) -> tuple[Callable[[], Awaitable[None]], ...]:
+    def _follow(self, vm: Vm, tasks: asyncio.TaskGroup) -> _Following:
         follower = Follower(vm, self._dial, self._timing, self._told)
         reporter = Reporter(vm, lambda: self.of(vm), self._vms, self._vmm, self._changed)
-        return follower.run, reporter.run
+        works = (follower.run, reporter.run)
+        return _Following(follower, tuple(tasks.create_task(_kept_up(vm, work)) for work in works))
 
     def _told(self, guest: Guest) -> None:
         known = self._known.get(guest.vm_id)

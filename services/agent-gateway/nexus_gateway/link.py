@@ -46,7 +46,7 @@ class Link:
         )
 
     async def configure(self, vm: Vm) -> tuple[str, ...]:
-        """Set hostname, address, route and DNS. Returns the steps that failed, for people."""
+        """Set hostname, addresses, routes and DNS. Returns the steps that failed, for people."""
         request: dict[str, object] = {"op": "configure", "hostname": vm.name}
         if vm.spec.HasField("network"):
             network = vm.spec.network
@@ -55,6 +55,9 @@ class Link:
                 "ipv4": network.ipv4,
                 "gateway": network.gateway,
                 "dns": list(network.dns),
+                "ipv6": network.ipv6,
+                "ipv6_gateway": network.ipv6_gateway,
+                "search": list(network.search),
             }
         said = await self._ask(request, _CONFIGURE_TIMEOUT)
         return texts(said.get("warnings"), count=32, limit=400)

@@ -73,6 +73,31 @@ async def test_get_guest_waits_until_it_is_ready(gateway):
     await gateway.vmm.until("a" * 13, vmm.VM_STATE_READY)
 
 
+async def test_a_live_guest_is_configured_again_when_its_address_changes(gateway):
+    network = vmm.NetworkInterface(
+        tap="tap0",
+        mac="02:fc:00:00:00:01",
+        gateway="172.16.0.1",
+        ipv6="fd00::2/128",
+        ipv6_gateway="fd00::1",
+        search=["corp.example"],
+    )
+    request = pb.GetGuestRequest(vm="hello", wait_ready=True)
+    boot_ids = set()
+    for address in ("172.16.0.2", "172.16.0.9"):
+        network.ipv4 = f"{address}/12"
+        gateway.vmm.change("a" * 13, spec=vmm.VmSpec(network=network))
+        async with asyncio.timeout(20):
+            while True:  # nothing tells of a change of warnings
+                guest = (await gateway.stub.GetGuest(request, timeout=20)).guest
+                if guest.warnings == [f"not in a VM: hostname hello and {address} are not set"]:
+                    break
+                await asyncio.sleep(0.01)
+        assert guest.state == pb.GUEST_STATE_READY
+        boot_ids.add(guest.boot_id)
+    assert len(boot_ids) == 1
+
+
 async def test_get_guest_without_waiting(gateway):
     answer = await gateway.stub.GetGuest(pb.GetGuestRequest(vm="hello"), timeout=20)
     assert answer.guest.state != pb.GUEST_STATE_UNSPECIFIED

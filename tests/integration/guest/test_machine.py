@@ -10,7 +10,13 @@ from nexus_guest.machine import Guest
 from nexus_guest.network import Network
 
 network = Network.of(
-    {"mac": "02:fc:00:00:00:01", "ipv4": "10.0.0.1/8", "gateway": "10.0.0.2", "dns": ["9.9.9.9"]}
+    {
+        "mac": "02:fc:00:00:00:01",
+        "ipv4": "10.0.0.1/8",
+        "gateway": "10.0.0.2",
+        "dns": ["9.9.9.9"],
+        "search": ["corp.example", "nexus"],
+    }
 )
 for _ in range(2):
     warnings = Guest().configure("hello", network)
@@ -45,4 +51,4 @@ def test_steps_are_taken_though_one_fails(tmp_path):
     ]
     resolv = Path(etc / "resolv.conf")
     assert not resolv.is_symlink()
-    assert resolv.read_text() == "nameserver 9.9.9.9\n"
+    assert resolv.read_text() == "search corp.example nexus\nnameserver 9.9.9.9\n"

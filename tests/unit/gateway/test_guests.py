@@ -24,6 +24,25 @@ CALM = Timing(ready=60, silence=30, ping=0.05, attempt=30)
 HASTY = Timing(ready=0.6, silence=0.3, ping=0.05, attempt=0.2)
 hasty = pytest.mark.parametrize("timing", [HASTY], ids=["hasty"])
 VM = "a" * 13
+NETWORK = pb.NetworkInterface(
+    tap="tap0",
+    mac="02:fc:00:00:00:01",
+    ipv4="172.16.0.2/12",
+    gateway="172.16.0.1",
+    dns=["1.1.1.1"],
+    ipv6="fd00::2/128",
+    ipv6_gateway="fd00::1",
+    search=["corp.example"],
+)
+TOLD = {
+    "mac": "02:fc:00:00:00:01",
+    "ipv4": "172.16.0.2/12",
+    "gateway": "172.16.0.1",
+    "dns": ["1.1.1.1"],
+    "ipv6": "fd00::2/128",
+    "ipv6_gateway": "fd00::1",
+    "search": ["corp.example"],
+}
 
 
 class World:
@@ -111,14 +130,7 @@ async def test_a_guest_is_told_its_network_and_name(tmp_path):
             await side.message(Kind.REPLY)
 
     fake = FakeVmm()
-    network = pb.NetworkInterface(
-        tap="tap0",
-        mac="02:fc:00:00:00:01",
-        ipv4="172.16.0.2/12",
-        gateway="172.16.0.1",
-        dns=["1.1.1.1"],
-    )
-    fake.put(make_vm(path=tmp_path / "agent.sock", spec=pb.VmSpec(network=network)))
+    fake.put(make_vm(path=tmp_path / "agent.sock", spec=pb.VmSpec(network=NETWORK)))
     async with (
         serving_vmm(fake, tmp_path / "vmm.sock"),
         FakeGuest(tmp_path / "agent.sock", port100=listens),
@@ -126,18 +138,51 @@ async def test_a_guest_is_told_its_network_and_name(tmp_path):
         asyncio.timeout(10),
     ):
         assert await asked.get() == {"op": "hello"}
-        assert await asked.get() == {
-            "op": "configure",
-            "hostname": "hello",
-            "network": {
-                "mac": "02:fc:00:00:00:01",
-                "ipv4": "172.16.0.2/12",
-                "gateway": "172.16.0.1",
-                "dns": ["1.1.1.1"],
-            },
-        }
+        assert await asked.get() == {"op": "configure", "hostname": "hello", "network": TOLD}
         assert await asked.get() == {"op": "ping"}
         assert await asked.get() == {"op": "ping"}
+
+
+def moved(fake, address):
+    """Give the VM another address, as UpdateNetworkInterface does."""
+    vm = pb.Vm()
+    vm.CopyFrom(fake.vms[VM])
+    vm.spec.network.ipv4 = address
+    fake.put(vm)
+
+
+async def test_a_guest_is_told_at_once_of_each_address_that_is_new(tmp_path):
+    asked = asyncio.Queue()
+    gate = asyncio.Event()
+
+    async def listens(side):
+        while (request := await side.receive()) is not None:
+            asked.put_nowait(request.message)
+            if request.message.get("network", {}).get("ipv4") == "10.9.0.2/16":
+                await gate.wait()
+            await side.message(Kind.REPLY)
+
+    fake = FakeVmm()
+    fake.put(make_vm(path=tmp_path / "agent.sock", spec=pb.VmSpec(network=NETWORK)))
+    never = Timing(ready=60, silence=60, ping=60, attempt=60)
+    async with (
+        serving_vmm(fake, tmp_path / "vmm.sock"),
+        FakeGuest(tmp_path / "agent.sock", port100=listens) as guest,
+        following(fake, tmp_path / "vmm.sock", timing=never) as world,
+        asyncio.timeout(10),
+    ):
+        await fake.until(VM, pb.VM_STATE_READY)
+        moved(fake, "10.9.0.2/16")
+        told = [(await asked.get())["op"] for _ in range(3)]
+        assert told == ["hello", "configure", "configure"]
+        # What comes while the guest is being told is told next.
+        moved(fake, "10.9.0.3/16")
+        await world.until(lambda: world.vms.get(VM).spec.network.ipv4 == "10.9.0.3/16")
+        gate.set()
+        assert (await asked.get())["network"] == TOLD | {"ipv4": "10.9.0.3/16"}
+        assert world.guest().state is State.READY
+        assert fake.reports.count(pb.GUEST_EVENT_READY) == 1
+        assert guest.arrivals.qsize() == 1, "on the one connection"
 
 
 async def test_a_guest_that_cannot_be_set_up_is_ready_with_a_warning(world, guest):

@@ -11,6 +11,7 @@ GOOD = {
     "gateway": "172.16.0.1",
     "dns": ["8.8.8.8", "2001:4860:4860::8888"],
 }
+SIX = {"ipv6": "fd00::2/128", "ipv6_gateway": "fd00::1"}
 
 
 @pytest.mark.parametrize(
@@ -36,9 +37,17 @@ def test_hosts_has_one_line_for_the_hostname():
 def test_network_is_read():
     network = Network.of(GOOD)
     assert network.mac == bytes.fromhex("02fc0000000a")
-    assert (network.address, network.prefix) == (bytes([172, 16, 0, 2]), 12)
-    assert network.gateway == bytes([172, 16, 0, 1])
+    assert (network.ipv4.address, network.ipv4.prefix) == (bytes([172, 16, 0, 2]), 12)
+    assert network.ipv4.gateway == bytes([172, 16, 0, 1])
     assert network.dns == ["8.8.8.8", "2001:4860:4860::8888"]
+    assert (network.ipv6, network.search) == (None, [])
+
+
+def test_ipv6_and_search_domains_are_read():
+    network = Network.of(GOOD | SIX | {"search": ["corp.example", "nexus"]})
+    assert (network.ipv6.address.hex(), network.ipv6.prefix) == ("fd" + "0" * 29 + "2", 128)
+    assert network.ipv6.gateway.hex() == "fd" + "0" * 29 + "1"
+    assert network.search == ["corp.example", "nexus"]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +63,15 @@ def test_network_is_read():
         {"gateway": None},
         {"dns": ["8.8.8.8\nsearch x"]},
         {"dns": "8.8.8.8"},
+        {"ipv6": "fd00::2", "ipv6_gateway": "fd00::1"},
+        {"ipv6": "fd00::2/129", "ipv6_gateway": "fd00::1"},
+        {"ipv6": "172.16.0.2/12", "ipv6_gateway": "fd00::1"},
+        {"ipv6": 6},
+        {"ipv6_gateway": "172.16.0.1", "ipv6": "fd00::2/128"},
+        {"ipv6_gateway": None, "ipv6": "fd00::2/128"},
+        {"search": ["a b"]},
+        {"search": ["a\nnameserver 6.6.6.6"]},
+        {"search": "corp.example"},
     ],
 )
 def test_bad_network_is_named(change):

@@ -31,7 +31,8 @@ class Guest:
         ]
         if network is not None:
             steps.append(("network", network.apply))
-            steps.append(("/etc/resolv.conf", lambda: _set_dns(network.dns)))
+            steps.append(("IPv6", network.apply_ipv6))
+            steps.append(("/etc/resolv.conf", lambda: _set_dns(network.dns, network.search)))
         warnings = []
         for name, step in steps:
             try:
@@ -64,11 +65,13 @@ def _hosts() -> str:
         return ""
 
 
-def _set_dns(servers: list[str]) -> None:
+def _set_dns(servers: list[str], search: list[str]) -> None:
     # A link here leads to a resolver of the image that knows nothing of these servers.
     if os.path.islink("/etc/resolv.conf"):
         os.unlink("/etc/resolv.conf")
-    _replace("/etc/resolv.conf", "".join(f"nameserver {server}\n" for server in servers))
+    lines = [f"search {' '.join(search)}"] if search else []
+    lines += [f"nameserver {server}" for server in servers]
+    _replace("/etc/resolv.conf", "".join(f"{line}\n" for line in lines))
 
 
 def _replace(path: str, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ class Bystander:
 
     def configure(self, hostname: str, network: Network | None) -> list[str]:
         """Change nothing, and say so in a warning."""
-        del network
-        return [f"not in a VM: hostname {hostname} and network are not set"]
+        address = "network" if network is None else socket.inet_ntoa(network.ipv4.address)
+        return [f"not in a VM: hostname {hostname} and {address} are not set"]
 
     def shut_down(self) -> None:
         """End the agent instead of the machine."""
