@@ -9,7 +9,7 @@ export UV_CACHE_DIR := $(CURDIR)/$(CACHE)/uv/cache
 export UV_PYTHON_DOWNLOADS := never
 BUF := $(CACHE)/npm/node_modules/.bin/buf
 GUEST := $(CACHE)/guest
-PACKAGES := protos services/vmm services/netd services/agent-gateway/guest services/agent-gateway cli
+PACKAGES := protos services/vmm services/netd services/netd/dns services/agent-gateway/guest services/agent-gateway cli
 PROTOS := $(wildcard protos/nexus/*/v1/*.proto)
 
 .NOTPARALLEL: # tests share the machine, and `up` makes the environment itself

@@ -1,0 +1,1 @@
+"""The resolver: answers guests' DNS as netd says."""
