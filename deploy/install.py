@@ -21,13 +21,13 @@ from deploy.venvs import ENVIRONMENTS, HOME, Tools
 
 REPO = Path(__file__).resolve().parents[1]
 
-SERVICES = ("nexus-vmm", "nexus-netd", "nexus-gateway")
+SERVICES = ("nexus-vmm", "nexus-netd", "nexus-gateway", "nexus-dns")
 
 # What goes where: source below the repository (a pattern), folder on the machine, mode.
 FILES = (
     ("deploy/systemd/*.service", "usr/lib/systemd/system", 0o644),
     ("deploy/systemd/*.slice", "usr/lib/systemd/system", 0o644),
-    ("deploy/systemd/tls.conf", HOME, 0o644),
+    ("deploy/systemd/*.conf", HOME, 0o644),
     ("deploy/sysusers.d/*", "usr/lib/sysusers.d", 0o644),
     ("deploy/tmpfiles.d/*", "usr/lib/tmpfiles.d", 0o644),
     ("deploy/sysctl.d/*", "usr/lib/sysctl.d", 0o644),

@@ -36,6 +36,7 @@ class Environment:
 ENVIRONMENTS = (
     Environment("vmm", "nexus-vmm", ("protos", "services/vmm")),
     Environment("netd", "nexus-netd", ("protos", "services/netd")),
+    Environment("dns", "nexus-dns", ("protos", "services/netd/dns")),
     Environment(
         "gateway",
         "nexus-gateway",

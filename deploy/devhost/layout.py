@@ -12,12 +12,14 @@ ADDRESS = "10.0.2.15"
 
 SSH_PORT = 7722
 GRPC_PORTS = (7700, 7701, 7702)
-"""Of vmm, netd and the gateway; the same on the dev host and, on loopback, in front of it."""
+"""Of vmm, netd and the gateway; the same on the dev host and, on loopback, in front of it.
+
+The resolver has none: netd is its only client."""
 
 MCP_PORT = 7710
 """On the dev host's loopback; reached by `devhost.py forward`."""
 
-SERVICES = ("nexus-vmm", "nexus-netd", "nexus-gateway")
+SERVICES = ("nexus-vmm", "nexus-netd", "nexus-gateway", "nexus-dns")
 
 
 @dataclass(frozen=True)

@@ -92,16 +92,17 @@ def _ssh(root: Path, identity: Path) -> None:
 
 
 def _services(root: Path, identity: Path) -> None:
-    """Turn on the three services, with TCP."""
+    """Turn on the services, those that have a port with TCP."""
     for name in ("ca.pem", "server.pem", "server.key"):
         _secret(identity / "tls" / name, root / "etc/nexus/tls" / name)
-    for service, port in zip(SERVICES, GRPC_PORTS, strict=True):
-        units = root / "etc/systemd/system"
-        name = service.removeprefix("nexus-")
+    units = root / "etc/systemd/system"
+    for service in SERVICES:
         _link(
             units / f"multi-user.target.wants/{service}.service",
             f"/usr/lib/systemd/system/{service}.service",
         )
+    for service, port in zip(SERVICES, GRPC_PORTS, strict=False):
+        name = service.removeprefix("nexus-")
         _link(units / f"{service}.service.d/tls.conf", "/usr/lib/nexus/tls.conf")
         _write(root / f"etc/nexus/{name}.toml", f'[server.tls]\nlisten = "{ADDRESS}:{port}"\n')
     users = (root / "usr/lib/sysusers.d/nexus.conf").read_text(encoding="utf-8")

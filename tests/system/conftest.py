@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 from devhost import ROOT, DevHost
 
-SERVICES = {"vmm": "nexus-vmm", "netd": "nexus-netd", "gateway": "nexus-gateway"}
+SERVICES = {name: f"nexus-{name}" for name in ("vmm", "netd", "gateway", "dns")}
 OUTSIDE = "198.51.100.2"
 """An address of TEST-NET-2 (RFC 5737), in a network namespace of its own."""
 

@@ -10,7 +10,7 @@ CAP_NET_ADMIN = 1 << 12
 
 
 @pytest.mark.parametrize(
-    ("service", "allowed"), [("vmm", 0), ("gateway", 0), ("netd", CAP_NET_ADMIN)]
+    ("service", "allowed"), [("vmm", 0), ("gateway", 0), ("dns", 0), ("netd", CAP_NET_ADMIN)]
 )
 def test_capabilities(devhost, hello, main_pid, service, allowed):
     status = dict(
@@ -34,7 +34,7 @@ def test_firecracker_has_no_capability(devhost, hello):
 
 
 def test_no_service_forks_under_load(devhost, hello, main_pid, make_vm):
-    pids = [main_pid(service) for service in ("vmm", "netd", "gateway")]
+    pids = [main_pid(service) for service in ("vmm", "netd", "gateway", "dns")]
     devhost.run("cat > /root/forks.py", stdin=(ROOT / "tests/support/watch_forks.py").read_bytes())
     watcher = devhost.start(f"python3 -u /root/forks.py {' '.join(map(str, pids))}")
     assert watcher.stdout.readline() == b"watching\n"
@@ -50,7 +50,7 @@ def test_no_service_forks_under_load(devhost, hello, main_pid, make_vm):
     seen = json.loads(watcher.communicate(b"\n", timeout=60)[0])
     assert seen["others"] > 0
     assert seen["ours"] == []
-    assert [main_pid(service) for service in ("vmm", "netd", "gateway")] == pids
+    assert [main_pid(service) for service in ("vmm", "netd", "gateway", "dns")] == pids
 
 
 def test_vmm_may_manage_vms_and_no_other_unit(devhost, hello):

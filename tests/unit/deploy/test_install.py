@@ -19,6 +19,7 @@ def test_files_come_with_their_modes(tmp_path):
         "nexus-vmm.service",
         "nexus-netd.service",
         "nexus-gateway.service",
+        "nexus-dns.service",
         "nexus-vm@.service",
         "nexus-vms.slice",
     }

@@ -8,7 +8,7 @@ from deploy.devhost.layout import REPO
 from nexus_rpc.server import TlsListener
 
 UNITS = REPO / "deploy/systemd"
-SERVICES = ("nexus-vmm", "nexus-netd", "nexus-gateway")
+SERVICES = ("nexus-vmm", "nexus-netd", "nexus-gateway", "nexus-dns")
 
 
 def settings(name):

@@ -69,7 +69,7 @@ def told(after):
     return {key: default for key, (default, _) in table(after).items()}
 
 
-@pytest.mark.parametrize("service", ["vmm", "netd", "gateway"])
+@pytest.mark.parametrize("service", ["vmm", "netd", "dns", "gateway"])
 def test_settings_of_a_service(service):
     settings = importlib.import_module(f"nexus_{service}.settings").Settings()
     assert str(settings.server.runtime_dir) == f"/run/nexus/{service}"
@@ -81,4 +81,4 @@ def test_settings_of_all_services(monkeypatch):
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     settings = ServerSettings(Path("/run/nexus/NAME"), tls=TlsListener(""))
     expected = defaults(settings, "server.") | {"`server.tls.listen`": "none"}
-    assert told("Of all three services") == expected
+    assert told("Of all services") == expected
