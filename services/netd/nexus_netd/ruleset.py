@@ -12,8 +12,25 @@ from typing import Any
 NAME = "nexus"
 """Our tables' name, in each family."""
 
+POLICY = "policy-"
+"""What the names of the chains begin with that hold one policy each: "policy-3"."""
+
 Expression = tuple[str, tuple[tuple[str, Any], ...]]
-"""An expression of nftables: its name, and its attributes (linux/netfilter/nf_tables.h)."""
+"""An expression of nftables: its name, and its attributes by `nexus_netd.attributes`."""
+
+TYPES: dict[str, tuple[int, int]] = {
+    "ip4": (7, 4),
+    "ip6": (8, 16),
+    "ether": (9, 6),
+    "protocol": (12, 1),
+    "port": (13, 2),
+    "number": (19, 4),
+    "ifname": (41, 16),
+}
+"""Types that keys are made of: nft(8)'s number for it, by which it prints them, and bytes."""
+
+VERDICT = ("verdict",)
+"""What a map holds that leads to chains."""
 
 
 class Family(IntEnum):
@@ -44,26 +61,22 @@ class Chain:
 
 @dataclass(frozen=True)
 class Set:
-    """A set or map that elements go into.
+    """A set, or a map where there is `data`, that elements go into: a hash table in the kernel.
 
-    `key` are the lengths of its parts in bytes, unpadded. `data` is the length of a map's values, or
-    "verdict". `state` is the expression that each element carries with values of its own
-    ("counter", "limit", "connlimit").
+    `key` and `data` name TYPES. With `timeout`, elements may have one.
     """
 
     name: str
-    key: tuple[int, ...]
-    data: int | str | None = None
-    state: str = ""
+    key: tuple[str, ...]
+    data: tuple[str, ...] = ()
     timeout: bool = False
-    interval: bool = False
 
 
 @dataclass(frozen=True)
 class Element:
     """An element of one of our sets. Equal means: the same place, the same value.
 
-    `key` is padded as the kernel wants it: each part to 4 bytes. `data` is a map's value: bytes, or
+    `key` is as the kernel wants it: `pack` of its parts, or its only part. `data` is a map's value: bytes, or
     the name of the chain to go to. `state` are its own expressions, with their parameters.
     `timeout` is in milliseconds; 0: none.
     """
@@ -78,7 +91,10 @@ class Element:
 
 @dataclass(frozen=True)
 class PolicyChain:
-    """One policy's chain in "inet nexus", and the element that leads to it. `digest` tells its rules."""
+    """One policy's chain in "inet nexus", and the element that leads to it.
+
+    The last rule's comment holds the digest of all of them.
+    """
 
     chain: Chain
     rules: tuple[Rule, ...]
@@ -89,7 +105,7 @@ class PolicyChain:
 class Skeleton:
     """One table's chains, rules and sets: all that does not depend on networks and ports.
 
-    `comment` holds the digest of everything in it.
+    `comment` holds the digest of everything in it. `elements` are always there.
     """
 
     family: Family
@@ -97,6 +113,7 @@ class Skeleton:
     chains: tuple[Chain, ...]
     rules: tuple[Rule, ...]
     sets: tuple[Set, ...]
+    elements: tuple[Element, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,9 +131,23 @@ class Contents:
 
 @dataclass(frozen=True)
 class Change:
-    """One transaction: first what goes, then what comes. What is gone already is no error."""
+    """One transaction: first what goes, then what comes.
+
+    What is gone already, or there already, is no error. A map's element whose key is there with
+    another value is: the old one must go in the same change.
+    """
 
     remove: tuple[Element, ...] = ()
     add: tuple[Element, ...] = ()
     remove_policies: tuple[PolicyChain, ...] = ()
     add_policies: tuple[PolicyChain, ...] = ()
+
+
+def pack(*parts: bytes) -> bytes:
+    """Return a key or value of several parts as registers hold them: each padded to 4 bytes."""
+    return b"".join(part + bytes(-len(part) & 3) for part in parts)
+
+
+def number(value: int) -> bytes:
+    """Return a number as a key holds it: in the host's order, for nft(8) prints it so."""
+    return value.to_bytes(4, "little")
