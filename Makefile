@@ -69,8 +69,12 @@ system: up ## Run the tests in the dev host, with real microVMs
 	$(BIN)/pytest --quiet tests/system
 
 .PHONY: bench
-bench: up ## Measure Nexus against the raw thing, in the dev host
+bench: bench-net up ## Measure Nexus against the raw thing, here and in the dev host
 	$(BIN)/python tests/bench/run.py
+
+.PHONY: bench-net
+bench-net: venv ## Measure netd against CNI, at 10 and at 4,000 ports, on this machine
+	$(BIN)/python tests/bench/netd.py
 
 ##@ To change it
 .PHONY: fmt

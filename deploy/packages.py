@@ -16,6 +16,7 @@ PACKAGES = (
     "apache2-utils",
     "binutils",
     "busybox-static",
+    "containernetworking-plugins",
     "dbus-daemon",
     "e2fsprogs",
     "iproute2",
