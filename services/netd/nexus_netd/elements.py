@@ -7,7 +7,7 @@ goes with one of them is what none of the others has.
 from __future__ import annotations
 
 import math
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
 from nexus_netd.model import CONNECTIONS, HostPort, Protocol
@@ -76,7 +76,7 @@ def of_guest(guest: Guest) -> tuple[Element, ...]:
     for address in guest.addresses:
         version, key = address.version, address.packed
         found += [
-            _inet(f"policy{version}", key, number(guest.policy_number)),
+            _inet(f"policy{version}", key, 2 * number(guest.policy_number)),
             _inet(f"denials{version}", key, state=_COUNTER),
             _inet(f"events{version}", key, state=_EVENTS),
             _inet(f"connections{version}", key, state=(connections,)),
@@ -184,7 +184,7 @@ def _port(port: int) -> bytes:
 
 
 def _service(one: HostPort) -> tuple[bytes, bytes]:
-    return wire(one.protocol, IPv4Address.version), _port(one.port)
+    return bytes([one.protocol]), _port(one.port)
 
 
 def _protocols(protocol: Protocol) -> tuple[Protocol, ...]:

@@ -125,8 +125,8 @@ IP6 = Version(
 VERSIONS = (IP4, IP6)
 
 
-def _compare(operation: int, value: bytes, register: int = _FIRST) -> Expression:
-    return ("cmp", (("sreg", register), ("op", operation), ("data", value)))
+def _compare(operation: int, value: bytes) -> Expression:
+    return ("cmp", (("sreg", _FIRST), ("op", operation), ("data", value)))
 
 
 def equals(field: Field, value: bytes) -> Expressions:
@@ -140,7 +140,9 @@ def differs(field: Field, value: bytes) -> Expressions:
 
 
 def between(field: Field, low: bytes, high: bytes) -> Expressions:
-    """Match if the field's value, big-endian, is `low`, `high` or between."""
+    """Match if the field's value is `low`, `high` or between, in the order of bytes."""
+    if low == high:
+        return equals(field, low)
     return (field.load(), _compare(_AT_LEAST, low), _compare(_AT_MOST, high))
 
 
@@ -178,12 +180,7 @@ def within(field: Field, cidr: Cidr) -> Expressions:
 
 def tap(field: Field) -> Expressions:
     """Match if the interface is called as our TAPs are: "nexus", then a digit."""
-    return (
-        field.load(),
-        _compare(_EQUAL, b"nexu"),
-        _compare(_AT_LEAST, b"s0", _FIRST + 1),
-        _compare(_AT_MOST, b"s9", _FIRST + 1),
-    )
+    return between(field, b"nexus0".ljust(16, b"\0"), b"nexus9".ljust(16, b"z"))
 
 
 def among(name: str, *fields: Field, value: bytes = b"") -> Expressions:
@@ -204,9 +201,20 @@ def mapped(name: str, *fields: Field) -> Expressions:
     return _lookup(name, fields, b"", (("dreg", _FIRST),))
 
 
-def chosen(name: str) -> Expressions:
-    """Go to the chain that the map has for what is in the first register."""
-    return _lookup(name, (), b"", (("dreg", _VERDICT),))
+def chosen(numbers: str, field: Field, chains: str) -> Expressions:
+    """Go to the chain that one map has for the number that another has for the field.
+
+    The number is the second of two that the first map has, and comes to lie in a register that
+    held the field once more: nft(8) 1.0.6 dies of an assertion, whatever it was to list, when a
+    look-up's key is another one's value. So it takes the field for the key.
+    """
+    after = _FIRST + (field.length + 3) // 4
+    return (
+        field.load(),
+        field.load(after),
+        ("lookup", (("set", numbers), ("sreg", _FIRST), ("dreg", after - 1))),
+        ("lookup", (("set", chains), ("sreg", after), ("dreg", _VERDICT))),
+    )
 
 
 def _lookup(

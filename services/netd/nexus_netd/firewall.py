@@ -101,24 +101,28 @@ _BRIDGE_RULES: tuple[tuple[str, str, Expressions], ...] = (
     ("frame", "bytes a second", (*x.among("egress_bytes", IIFNAME), *DROP)),
     ("frame", "packets a second", (*x.among("egress_packets", IIFNAME), *DROP)),
     # By what was on the wire: a VLAN's tag is its type, though the kernel has taken it off.
-    ("frame", "IPv4", (*x.equals(_ETHER_TYPE, b"\x08\x00"), *goto("ip4"))),
-    ("frame", "ARP", (*x.equals(_ETHER_TYPE, b"\x08\x06"), *goto("arp"))),
-    ("frame", "IPv6", (*x.equals(_ETHER_TYPE, b"\x86\xdd"), *goto("ip6"))),
+    ("frame", "IPv4", (*x.equals(_ETHER_TYPE, b"\x08\x00"), *goto("frame-ip4"))),
+    ("frame", "ARP", (*x.equals(_ETHER_TYPE, b"\x08\x06"), *goto("frame-arp"))),
+    ("frame", "IPv6", (*x.equals(_ETHER_TYPE, b"\x86\xdd"), *goto("frame-ip6"))),
     ("frame", "nothing else", goto("refuse-protocol")),
     # IPv4
     (
-        "ip4",
+        "frame-ip4",
         "its own MAC and address",
-        (*x.among("guests4", IIFNAME, _ETHER_FROM, x.IP4.source), *goto("ip4-own")),
+        (*x.among("guests4", IIFNAME, _ETHER_FROM, x.IP4.source), *goto("frame-ip4-own")),
     ),
-    ("ip4", "nobody else's", goto("refuse-spoofed")),
-    ("ip4-own", "to the gateway", (*_TO_GATEWAY, *_NO_OPTIONS, *_TO_UNICAST4, *ACCEPT)),
-    ("ip4-own", "nothing else", goto("refuse-protocol")),
+    ("frame-ip4", "nobody else's", goto("refuse-spoofed")),
+    ("frame-ip4-own", "to the gateway", (*_TO_GATEWAY, *_NO_OPTIONS, *_TO_UNICAST4, *ACCEPT)),
+    ("frame-ip4-own", "nothing else", goto("refuse-protocol")),
     # ARP
-    ("arp", "questions and answers", (*_ARP_FOR_IPV4, *_ARP_ASKS_OR_ANSWERS, *goto("arp-own"))),
-    ("arp", "nothing else", goto("refuse-protocol")),
     (
-        "arp-own",
+        "frame-arp",
+        "questions and answers",
+        (*_ARP_FOR_IPV4, *_ARP_ASKS_OR_ANSWERS, *goto("frame-arp-own")),
+    ),
+    ("frame-arp", "nothing else", goto("refuse-protocol")),
+    (
+        "frame-arp-own",
         "its own MAC and address",
         (
             *x.among("guests4", IIFNAME, _ETHER_FROM, _ARP_ADDRESS),
@@ -126,15 +130,15 @@ _BRIDGE_RULES: tuple[tuple[str, str, Expressions], ...] = (
             *ACCEPT,
         ),
     ),
-    ("arp-own", "nobody else's", goto("refuse-spoofed")),
+    ("frame-arp-own", "nobody else's", goto("refuse-spoofed")),
     # IPv6
     (
-        "ip6",
+        "frame-ip6",
         "its own MAC and address",
-        (*x.among("guests6", IIFNAME, _ETHER_FROM, x.IP6.source), *goto("ip6-own")),
+        (*x.among("guests6", IIFNAME, _ETHER_FROM, x.IP6.source), *goto("frame-ip6-own")),
     ),
     (
-        "ip6",
+        "frame-ip6",
         "whether its own address is taken",  # RFC 4862, 5.4.2
         (
             *_FROM_NOBODY6,
@@ -145,14 +149,14 @@ _BRIDGE_RULES: tuple[tuple[str, str, Expressions], ...] = (
         ),
     ),
     # Every Linux says these when it boots, with IPv6 or without.
-    ("ip6", "no address is being tried", (*_FROM_NOBODY6, *_SOLICIT, *goto("hush"))),
-    ("ip6", "no router is asked for", (*_icmp6(133), *goto("hush"))),
-    ("ip6", "no group is joined", (*x.equals(_NEXT6, _HOP_BY_HOP), *goto("hush"))),
-    ("ip6", "nobody else's", goto("refuse-spoofed")),
-    ("ip6-own", "who has the gateway's", (*_SOLICIT, *_TO_GATEWAY, *goto("neighbour"))),
-    ("ip6-own", "who has", (*_SOLICIT, *_TO_SOLICITED, *goto("neighbour"))),
+    ("frame-ip6", "no address is being tried", (*_FROM_NOBODY6, *_SOLICIT, *goto("hush"))),
+    ("frame-ip6", "no router is asked for", (*_icmp6(133), *goto("hush"))),
+    ("frame-ip6", "no group is joined", (*x.equals(_NEXT6, _HOP_BY_HOP), *goto("hush"))),
+    ("frame-ip6", "nobody else's", goto("refuse-spoofed")),
+    ("frame-ip6-own", "who has the gateway's", (*_SOLICIT, *_TO_GATEWAY, *goto("neighbour"))),
+    ("frame-ip6-own", "who has", (*_SOLICIT, *_TO_SOLICITED, *goto("neighbour"))),
     (
-        "ip6-own",
+        "frame-ip6-own",
         "it has its own",
         (
             *_ADVERTISE,
@@ -162,7 +166,7 @@ _BRIDGE_RULES: tuple[tuple[str, str, Expressions], ...] = (
         ),
     ),
     *(
-        ("ip6-own", f"{name} to the gateway", (*what, *_TO_GATEWAY, *_TO_UNICAST6, *ACCEPT))
+        ("frame-ip6-own", f"{name} to the gateway", (*what, *_TO_GATEWAY, *_TO_UNICAST6, *ACCEPT))
         for name, what in (
             ("TCP", x.equals(_NEXT6, _TCP)),
             ("UDP", x.equals(_NEXT6, _UDP)),
@@ -173,9 +177,9 @@ _BRIDGE_RULES: tuple[tuple[str, str, Expressions], ...] = (
             ("pieces of echo", (*x.equals(_NEXT6, _FRAGMENT), *x.equals(_INNER6, _ICMP6))),
         )
     ),
-    ("ip6-own", "no router is asked for", (*_icmp6(133), *goto("hush"))),
-    ("ip6-own", "no group is joined", (*x.equals(_NEXT6, _HOP_BY_HOP), *goto("hush"))),
-    ("ip6-own", "nothing else", goto("refuse-protocol")),
+    ("frame-ip6-own", "no router is asked for", (*_icmp6(133), *goto("hush"))),
+    ("frame-ip6-own", "no group is joined", (*x.equals(_NEXT6, _HOP_BY_HOP), *goto("hush"))),
+    ("frame-ip6-own", "nothing else", goto("refuse-protocol")),
     ("neighbour", "without an option", (*x.equals(_LENGTH6, b"\0\x18"), *ACCEPT)),
     (
         "neighbour",
@@ -234,7 +238,7 @@ _INET_SETS = (
         for ip in (f"ip{version}",)
         for declaration in (
             Set(f"gateways{version}", (ip,)),
-            Set(f"policy{version}", (ip,), ("number",)),
+            Set(f"policy{version}", (ip,), ("number", "number")),
             Set(f"pins{version}", (ip, ip, "number"), timeout=True),
             Set(f"links{version}", (ip, ip, "protocol", "port")),
             Set(f"links{version}_all", (ip, ip, "protocol")),
@@ -331,7 +335,7 @@ _INET_RULES: tuple[tuple[str, str, Expressions], ...] = (
     *_each(
         "from-guest",
         "by its policy",
-        ((v, (*x.mapped(f"policy{v}", v.source), *x.chosen("policies"))) for v in VERSIONS),
+        ((v, x.chosen(f"policy{v}", v.source, "policies")) for v in VERSIONS),
     ),
     ("from-guest", "nobody else's", DROP),
     *_each(
@@ -360,7 +364,7 @@ _INET_RULES: tuple[tuple[str, str, Expressions], ...] = (
             for v in VERSIONS
         ),
     ),
-    ("to-guest", "nothing else", goto("reject")),
+    ("to-guest", "nothing else", goto("answer")),
     # The host itself
     ("input", "no TAP is without its bridge", (*x.tap(IIFNAME), *DROP)),
     ("input", "from guests", (*x.among("bridges", IIFNAME), *goto("to-host"))),
@@ -445,20 +449,10 @@ _INET_RULES: tuple[tuple[str, str, Expressions], ...] = (
         )
     ),
     *_published("output"),
-    *_each(
+    (
         "postrouting",
         "guests to the outside",
-        (
-            (
-                v,
-                (
-                    *x.among_not("bridges", OIFNAME),
-                    *x.mapped(f"policy{v}", v.source),
-                    *x.MASQUERADE,
-                ),
-            )
-            for v in VERSIONS
-        ),
+        (*x.among("bridges", IIFNAME), *x.among_not("bridges", OIFNAME), *x.MASQUERADE),
     ),
     *_each(
         "postrouting",
@@ -523,9 +517,9 @@ _INET_RULES: tuple[tuple[str, str, Expressions], ...] = (
         )
     ),
     *_each("refuse", "counted", ((v, x.among(f"denials{v}", v.source)) for v in VERSIONS)),
-    ("refuse", "at once", goto("reject")),
-    ("reject", "TCP", (*x.equals(x.L4PROTO, x.TCP), *x.RESET)),
-    ("reject", "all else", x.PROHIBITED),
+    ("refuse", "at once", goto("answer")),
+    ("answer", "TCP", (*x.equals(x.L4PROTO, x.TCP), *x.RESET)),
+    ("answer", "all else", x.PROHIBITED),
 )
 
 _INET_ELEMENTS = (

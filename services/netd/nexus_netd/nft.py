@@ -58,10 +58,13 @@ _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_COMMENT = 1, 2, 4, 7
 _SET_TABLE, _SET_NAME, _SET_FLAGS = 1, 2, 3
 _SET_KEY_TYPE, _SET_KEY_LENGTH, _SET_DATA_TYPE, _SET_DATA_LENGTH, _SET_ID = 4, 5, 6, 7, 10
+_SET_USERDATA = 13
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _KEY, _DATA, _TIMEOUT, _EXPIRATION, _EXPRESSION, _EXPRESSIONS = 1, 2, 4, 5, 7, 11
 _MAP, _WITH_TIMEOUT = 0x8, 0x10
 _VERDICT_TYPE = 0xFFFFFF00
+_BIG_ENDIAN, _BYTE_ORDERS = 2, {"ifname": 1, "number": 1}
+"""How nft(8) prints keys (libnftnl, NFTNL_UDATA_SET_KEYBYTEORDER): numbers of the host's as such."""
 _GOTO = -4
 _DROP = 0
 
@@ -225,6 +228,9 @@ def _new_set(family: Family, number: int, one: Set) -> Request:
         a.u32(_SET_KEY_TYPE, kind),
         a.u32(_SET_KEY_LENGTH, length),
         a.u32(_SET_ID, number + 1),
+        a.attribute(
+            _SET_USERDATA, bytes([0, 4, _BYTE_ORDERS.get(one.key[0], _BIG_ENDIAN), 0, 0, 0])
+        ),
     ]
     if one.data:
         kind, length = _typed(one.data)

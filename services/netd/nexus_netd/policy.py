@@ -185,9 +185,5 @@ def _service(rule: EgressRule, version: Version | None) -> Expressions:
         parts.append(x.equals(x.L4PROTO, wire(rule.protocol, version.number if version else 4)))
     if rule.ports is not None:
         first, last = (port.to_bytes(2, "big") for port in rule.ports)
-        parts.append(
-            x.equals(x.DESTINATION_PORT, first)
-            if first == last
-            else x.between(x.DESTINATION_PORT, first, last)
-        )
+        parts.append(x.between(x.DESTINATION_PORT, first, last))
     return tuple(expression for part in parts for expression in part)

@@ -76,9 +76,9 @@ class Set:
 class Element:
     """An element of one of our sets. Equal means: the same place, the same value.
 
-    `key` is as the kernel wants it: `pack` of its parts, or its only part. `data` is a map's value: bytes, or
-    the name of the chain to go to. `state` are its own expressions, with their parameters.
-    `timeout` is in milliseconds; 0: none.
+    `key` is as the kernel wants it: `pack` of its parts, or its only part. `data` is a map's value:
+    bytes, or the name of the chain to go to. `state` are its own expressions, with their
+    parameters. `timeout` is in milliseconds; 0: none.
     """
 
     family: Family
