@@ -23,6 +23,7 @@ PACKAGES = (
     "kmod",
     "lz4",
     "mmdebstrap",
+    "nftables",
     "openssh-client",
     "openssl",
     "python3-venv",

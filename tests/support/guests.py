@@ -9,10 +9,12 @@ import os
 import socket
 import struct
 import subprocess
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from netns import entered, fresh
+from packets import echo, ether, kind_of, mac_bytes, packed
+from packets_capture import Ear, listening
 
 _TUNSETIFF, _TAP_NO_PI = 0x400454CA, 0x1002
 _LONGEST_FRAME = 65_536
@@ -30,6 +32,16 @@ class Stack:
         with entered(self.descriptor):
             subprocess.run(["ip", *command.split()], check=True)
 
+    def set(self, name, value):
+        """Set a sysctl of this stack: "ipv4/ip_forward"."""
+        with entered(self.descriptor):
+            Path("/proc/sys/net", name).write_text(f"{value}\n")
+
+    def get(self, name):
+        """Return a sysctl of this stack."""
+        with entered(self.descriptor):
+            return Path("/proc/sys/net", name).read_text()
+
     def socket(self, *kind):
         """Return a socket of this stack; it stays of it wherever it is used."""
         with entered(self.descriptor):
@@ -42,7 +54,7 @@ class Stack:
         loop = asyncio.get_running_loop()
         with self.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as icmp:
             icmp.connect((address, 0))
-            await loop.sock_sendall(icmp, echo_request())
+            await loop.sock_sendall(icmp, echo("0.0.0.0", address, b"")[20:])
             try:
                 async with asyncio.timeout(seconds):
                     while (await loop.sock_recv(icmp, 2048))[20] != 0:
@@ -84,35 +96,55 @@ async def _tell_peers(listener):
             await loop.sock_sendall(client, peer[0].encode())
 
 
-def echo_request():
-    """Return an ICMP echo request with its checksum (RFC 792)."""
-    body = struct.pack("!BBHHH", 8, 0, 0, 0x6E78, 1)
-    return body[:2] + struct.pack("!H", 0xFFFF & ~sum(struct.unpack("!4H", body))) + body[4:]
-
-
-def mac_bytes(text):
-    return bytes.fromhex(text.replace(":", ""))
-
-
 class Guest(Stack):
-    """A guest on a port of netd's."""
+    """A guest on a port of netd's.
 
-    def __init__(self, descriptor, port, wire):
+    `ear` hears what comes to it; `flush` puts on the wire what its stack has sent by now.
+    """
+
+    def __init__(self, descriptor, port, wire, ear):
         super().__init__(descriptor)
         self.port = port
         self.mac = port.mac
         self.address = port.ipv4.split("/")[0]
-        self.heard = []
+        self.ipv6 = port.ipv6.split("/")[0]
+        self.gateway = port.gateway
         self.wire = wire
+        self.ear = ear
+        self.flush = None
 
-    def send(self, destination, kind, payload, source=None):
-        """Put a frame of our own making on the wire."""
-        frame = mac_bytes(destination) + mac_bytes(source or self.mac) + struct.pack("!H", kind)
-        os.write(self.wire, (frame + payload).ljust(60, b"\0"))
+    @property
+    def heard(self):
+        return self.ear.frames
+
+    @property
+    def gateway_mac(self):
+        return "02:fc:" + packed(self.gateway).hex(":")
+
+    def throw(self, *frames):
+        """Put frames of our own making on the wire."""
+        for frame in frames:
+            os.write(self.wire, frame)
+
+    def up(self, packet, source=None, to=None):
+        """Return the frame of an IP packet to the gateway, or `to` another MAC."""
+        return ether(to or self.gateway_mac, source or self.mac, kind_of(packet), packet)
 
     def heard_from(self, mac):
         """Return the frames that came from `mac`."""
+        self.ear.drain()
         return [frame for frame in self.heard if frame[6:12] == mac_bytes(mac)]
+
+
+def _pump(carry):
+    """Return a function that carries all that is there."""
+
+    def pump():
+        with suppress(BlockingIOError):
+            while True:
+                carry()
+
+    return pump
 
 
 def _open_tap(name):
@@ -122,9 +154,13 @@ def _open_tap(name):
 
 
 class Cables:
-    """Plugs guests and hosts in; everything is unplugged at the end of the block."""
+    """Plugs guests and hosts in; everything is unplugged at the end of the block.
+
+    `woken` is set whenever an ear of these cables has heard something.
+    """
 
     def __init__(self):
+        self.woken = asyncio.Event()
         self._stack = ExitStack()
 
     def __enter__(self):
@@ -149,12 +185,20 @@ class Cables:
         with entered(descriptor):
             inner = _open_tap("eth0")
         self._stack.callback(os.close, inner)
-        guest = Guest(descriptor, port, outer)
+        ear = Ear(self.woken, self._carry(outer, inner))
+        guest = Guest(descriptor, port, outer, ear)
+        if not port.ipv6:
+            guest.set("ipv6/conf/eth0/disable_ipv6", 1)
         guest.ip(f"link set eth0 address {port.mac} up")
         guest.ip(f"addr add {port.ipv4} dev eth0")
         guest.ip(f"route add default via {port.gateway}")
-        self._relay(inner, outer, None)
-        self._relay(outer, inner, guest.heard)
+        if port.ipv6:
+            guest.ip(f"addr add {port.ipv6} dev eth0 nodad")
+            guest.ip(f"-6 route add {port.ipv6_gateway} dev eth0")
+            guest.ip(f"-6 route add default via {port.ipv6_gateway}")
+        self._watch(outer, ear.drain)
+        guest.flush = _pump(self._carry(inner, outer))
+        self._watch(inner, guest.flush)
         return guest
 
     def host(self, near, far):
@@ -171,17 +215,29 @@ class Cables:
         stack.ip("link set eth0 up")
         return stack
 
-    def _relay(self, source, target, heard):
+    def ear(self, *sockets):
+        """Return an ear at these sockets."""
+        return listening(self.woken, sockets, self._stack)
+
+    def _watch(self, wire, react):
+        loop = asyncio.get_running_loop()
+        loop.add_reader(wire, react)
+        self._stack.callback(loop.remove_reader, wire)
+
+    def _carry(self, source, target):
+        """Return a function that hands one frame on, and returns it."""
         loop = asyncio.get_running_loop()
 
-        def pump():
+        def carry():
             try:
                 frame = os.read(source, _LONGEST_FRAME)
-                if heard is not None:
-                    heard.append(frame)
+            except BlockingIOError:
+                raise
+            except OSError:  # unplugged: there will be nothing more
+                loop.remove_reader(source)
+                raise BlockingIOError from None
+            with suppress(OSError):  # down or full: a wire loses frames
                 os.write(target, frame)
-            except OSError:
-                pass  # down, full or unplugged: a wire loses frames
+            return frame
 
-        loop.add_reader(source, pump)
-        self._stack.callback(loop.remove_reader, source)
+        return carry

@@ -1,0 +1,152 @@
+"""More than a guest's share: of tracked connections, of rates, of the host's memory.
+
+`counted` may have CONNECTIONS connections, `slow` RATE packets a second, `thin` BYTES a second.
+"""
+
+import asyncio
+
+from packets import SYN, fragments, icmp, tcp, udp
+
+from tests.integration.netd.hostile.attack import Attack, own_tcp, own_udp, sport
+from tests.integration.netd.hostile.scene import (
+    CONNECTIONS,
+    OUTSIDE,
+    SECONDS,
+    SILENT,
+)
+
+MANY = 3_000
+
+
+def grows(frame, by="counted"):
+    """Send MANY frames; it succeeded if the host tracks more for them than the guest may have."""
+
+    async def act(scene):
+        me, mark = scene.guests[by], scene.mark()
+        before = scene.tracked()
+        for number in range(MANY):
+            me.throw(frame(scene, me, number, mark))
+        await scene.fence()
+        return scene.tracked() - before > CONNECTIONS + 1
+
+    return act
+
+
+def to_ports(scene, me, number, mark):
+    return me.up(udp(me.address, OUTSIDE, 20_000, 1 + number, mark))
+
+
+def to_addresses(scene, me, number, mark):
+    return me.up(udp(me.address, f"203.0.{number >> 8}.{number & 255}", 20_001, 9, mark))
+
+
+def connecting(scene, me, number, mark):
+    return me.up(tcp(me.address, SILENT, 20_000 + number, 80, SYN))
+
+
+def pinging(scene, me, number, mark):
+    return me.up(icmp(me.address, me.gateway, 8, 0, number.to_bytes(2) + b"\0\1", mark))
+
+
+def asking(scene, me, number, mark):
+    return me.up(udp(me.address, scene.dns or me.gateway, 20_000 + number, 53, mark))
+
+
+def refused(scene, me, number, mark):
+    return me.up(udp(me.address, scene.guests["alice"].address, 20_002, 1 + number, mark))
+
+
+def spoofing(scene, me, number, mark):
+    return me.up(udp(f"172.20.{number >> 8}.{number & 255}", OUTSIDE, 20_003, 9, mark))
+
+
+def out(by, size, most):
+    """Send MANY datagrams outside at once; it succeeded if more than `most` arrived."""
+
+    async def act(scene):
+        me, mark = scene.guests[by], scene.mark()
+        for _ in range(MANY):
+            me.throw(me.up(udp(me.address, OUTSIDE, sport(mark), 9, mark.ljust(size))))
+        await scene.fence()
+        return len(scene.at_outside.with_(mark)) > most
+
+    return act
+
+
+def into(by, size, most):
+    """Have MANY datagrams sent to a guest; it succeeded if more than `most` arrived."""
+
+    async def act(scene):
+        me, mark = scene.guests[by], scene.mark()
+        for number in range(MANY):
+            scene.tell(me.address, mark.ljust(size))
+            if number % 50 == 0:
+                me.ear.drain()  # what waits in its queue counts as what the sender may have waiting
+        await scene.fence()
+        return len(me.ear.with_(mark)) > most
+
+    return act
+
+
+def soon(act):
+    """Repeat until it passes: a bucket that was emptied fills again."""
+
+    async def twin(scene):
+        async with asyncio.timeout(SECONDS):
+            while not await act(scene):  # noqa: ASYNC110  # nothing tells of a token
+                await asyncio.sleep(0.02)
+        return True
+
+    return twin
+
+
+def hear_once(by):
+    async def act(scene):
+        mark = scene.mark()
+        scene.tell(scene.guests[by].address, mark)
+        await scene.fence()
+        return bool(scene.guests[by].ear.with_(mark))
+
+    return act
+
+
+async def exhausting_fragments(scene):
+    """Begin so many packets that the host has no room for a sibling's fragments (4 MiB, 30 s)."""
+    me, alice, mark = scene.guests["mallory"], scene.guests["alice"], scene.mark()
+    for number in range(2 * MANY):
+        packet = udp(me.address, OUTSIDE, 20_004, 9, bytes(1_400))
+        me.throw(me.up(fragments(packet, 1_392, ident=number)[0]))
+    packet = udp(alice.address, OUTSIDE, sport(mark), 9, bytes(24) + mark)
+    for frame in fragments(packet, 16, ident=1):
+        alice.throw(alice.up(frame))
+    await scene.fence()
+    return not scene.at_outside.with_(mark)
+
+
+def whole(scene, me, mark):
+    yield me.up(udp(me.address, OUTSIDE, sport(mark), 9, mark))
+
+
+ATTACKS = (
+    Attack("udp to 3,000 ports", grows(to_ports), own_udp(), told="counted"),
+    Attack("udp to 3,000 addresses", grows(to_addresses), own_udp(), told="counted"),
+    Attack("3,000 connections", grows(connecting), own_tcp(), told="counted"),
+    Attack("3,000 pings", grows(pinging), own_udp(), told="counted"),
+    Attack("3,000 queries", grows(asking), own_udp(), told="counted"),
+    Attack("3,000 refused datagrams", grows(refused, "mallory"), own_udp(), told="mallory"),
+    Attack("3,000 forged sources", grows(spoofing, "mallory"), own_udp()),
+    Attack("more packets than the rate", out("slow", 12, MANY // 2), soon(own_udp("slow"))),
+    Attack(
+        "more packets to the guest than the rate",
+        into("slow", 12, MANY // 2),
+        soon(hear_once("slow")),
+    ),
+    Attack("more bytes than the rate", out("thin", 1_000, MANY // 2), soon(own_udp("thin"))),
+    Attack(
+        "more bytes to the guest than the rate",
+        into("thin", 1_000, MANY // 2),
+        soon(hear_once("thin")),
+    ),
+    # Last: where it succeeds, nobody's fragments are put together for half a minute.
+    Attack("fragments that fill the host's memory", exhausting_fragments, own_udp("alice")),
+)
