@@ -13,6 +13,11 @@ def _check(code):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+def enter(descriptor):
+    """Be in the namespace of `descriptor` from now on."""
+    _check(_libc.setns(descriptor, _CLONE_NEWNET))
+
+
 @contextmanager
 def entered(descriptor):
     """Be in the namespace of `descriptor` while the block runs."""
