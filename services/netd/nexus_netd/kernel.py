@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from nexus_netd import model
 from nexus_rpc.errors import Internal
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from ipaddress import IPv4Address, IPv6Address
 
+    from nexus_netd import model
     from nexus_netd.model import Address, Cidr, Guest
     from nexus_netd.ruleset import Change, Contents, Element
 
@@ -34,10 +34,11 @@ class Bridge:
     """A link with a bridge's name: as it is, or as it should be.
 
     `network` is read from its ifalias, "nexus-network@NAME", and None where there is no such mark.
-    `addresses` are all it has beyond link-local ones, each a /32 or /128. `answers` tells whether it
-    answers ARP for guests, lets 127.0.0.1 be forwarded, and takes neither redirects nor source
-    routes (ip-sysctl: proxy_arp, proxy_arp_pvlan, route_localnet, accept_redirects,
-    accept_source_route).
+    `addresses` are all it has beyond link-local ones. `answers` tells whether each of them is a /32
+    or /128, and whether it answers ARP for guests at once, lets 127.0.0.1 be forwarded, and neither
+    sends redirects nor takes them or source routes (ip-sysctl: forwarding, proxy_arp,
+    proxy_arp_pvlan, route_localnet, send_redirects, accept_redirects, secure_redirects,
+    accept_source_route; neigh's proxy_delay).
     """
 
     name: str
@@ -55,9 +56,10 @@ class Tap:
     """A TAP: as it is, or as it should be.
 
     `vm_id` is read from its ifalias, "nexus-vm@ID", and None where there is no such mark.
-    `isolated`: it exchanges frames with the bridge alone. `locked`: only frames from `mac`, its one
-    entry in the bridge's table, come in (IFLA_BRPORT_LOCKED, Linux 5.18). `addresses` are those that
-    are routed to the bridge and whose neighbour entry is fixed to `mac`.
+    `isolated`: it exchanges frames with the bridge alone. `locked`: only frames from `mac` come in
+    (IFLA_BRPORT_LOCKED, Linux 5.18). `mac` is its one entry in the bridge's table, None where it
+    has none or several. `addresses` are those that are routed to the bridge and whose neighbour
+    entry is fixed to `mac`: none before NewTap.keep.
     """
 
     name: str
@@ -96,17 +98,24 @@ class Matter(Enum):
     """What a change in the kernel is about."""
 
     LINK = "link"
+    """A TAP, a bridge, its addresses or settings, or a TAP's entry in a bridge's table."""
     ROUTES = "routes"
+    """A route that is marked as ours."""
     NEIGHBOURS = "neighbours"
+    """A neighbour on one of our bridges."""
     FORWARDING = "forwarding"
     RULES = "rules"
+    """One of our tables, or something in it."""
     EVERYTHING = "everything"
     """Messages were lost."""
 
 
 @dataclass(frozen=True)
 class Changed:
-    """Somebody, maybe this process, changed something. `name` is the link's, where it is one."""
+    """Somebody, maybe this process, changed something.
+
+    `name` is a link's name, a route's destination ("172.16.0.2/32"), or a neighbour's address.
+    """
 
     matter: Matter
     name: str = ""
@@ -249,17 +258,20 @@ class Kernel(Protocol):
     def new_tap(
         self, guest: Guest, owner: int, name: str | None = None
     ) -> AbstractAsyncContextManager[NewTap]:
-        """Make a TAP for the uid `owner` and plug it in; without `name` the kernel names it.
+        """Make a TAP for the uid `owner` and plug it in; without `name` it gets one that is free.
 
         The guest's own `tap` is not looked at. It is gone at the end of the block, or of the
-        process, unless it was kept. A `name` that is taken is EBUSY.
+        process, unless it was kept, and if the block fails. A `name` that is taken is EBUSY.
         """
 
     async def plug_tap(self, guest: Guest) -> None:
         """Bring a TAP that exists to what it should be; addresses that are no more are unrouted."""
 
     async def remove_tap(self, tap: Tap) -> bool:
-        """Remove the TAP with its routes, if it still has the mark that `tap` has. Returns whether."""
+        """Remove the TAP with its routes, if it still has the mark of `tap`; return whether.
+
+        It is gone from names, bridge and routes then; the kernel frees it a little later.
+        """
 
     async def unroute(self, bridge: str, addresses: Collection[Address]) -> None:
         """Undo what NewTap.keep did for the addresses, if anything is left of it."""
@@ -268,10 +280,10 @@ class Kernel(Protocol):
         """Return what went through each of our TAPs. Lean: at most 50 ms for 4,000."""
 
     async def flows(self, addresses: Collection[Address]) -> Sequence[Flow]:
-        """Return the tracked connections from or to these addresses, at most 65,536."""
+        """Return the tracked connections that these addresses opened or answer, 65,536 at most."""
 
     async def cut(self, flows: Collection[Flow]) -> int:
-        """Forget connections; their next packets meet the rules anew. Returns how many there were."""
+        """Forget connections: their next packets are as new. Returns how many there still were."""
 
     async def connections(self) -> Mapping[Address, int]:
         """Return how many connections each source has; looks at 65,536 at most."""
@@ -280,10 +292,16 @@ class Kernel(Protocol):
         """Return the host's sockets that take TCP connections or UDP datagrams."""
 
     def events(self) -> AsyncIterator[Changed]:
-        """Tell of changes for ever, from the moment of the call; our own rules' changes are left out."""
+        """Tell of changes for ever, from the moment of the call.
+
+        What this object did itself is left out where the kernel says who did it: rules always.
+        """
 
     def refusals(self) -> AsyncIterator[Refusal]:
-        """Tell of refused packets for ever, at most 10 a second for each guest."""
+        """Tell of refused packets for ever, at most 10 a second for each guest.
+
+        EBUSY when another process of this network namespace is told of them.
+        """
 
     async def local(self, address: IPv4Address | IPv6Address) -> bool:
         """Whether the address is one of the host's own."""

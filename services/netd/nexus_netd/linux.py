@@ -1,281 +1,250 @@
-"""The kernel port on Linux: one thread that speaks rtnetlink, nfnetlink and TUN ioctls."""
+"""The kernel port on Linux: rtnetlink, nfnetlink and TUN ioctls, all on threads.
+
+What changes is done in order on one thread; what takes long to read is read on another, so that no
+attach waits for it; what waits for RCU has threads of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import socket
-from concurrent.futures import ThreadPoolExecutor
+import itertools
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from nexus_netd import nft, rtnl, tuntap
-from nexus_netd.kernel import Bridge, KernelError, Overlap, Plug, Stamp, Tap
-from nexus_netd.netlink import Netlink
+from nexus_netd import bridges, conntrack, nflog, nft, sockets, taps, tuntap
+from nexus_netd.events import Events
+from nexus_netd.kernel import KernelError
+from nexus_netd.names import index_of
+from nexus_netd.newtap import DescribedTap
+from nexus_netd.worker import Removals, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-    from ipaddress import IPv4Interface, IPv4Network
+    from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
 
-    from pyroute2.netlink import nlmsg
-
-    from nexus_netd.firewall import Table
+    from nexus_netd.kernel import (
+        Bridge,
+        Changed,
+        Counters,
+        Flow,
+        ForeignDrop,
+        Listener,
+        Overlap,
+        Refusal,
+        Tap,
+    )
+    from nexus_netd.model import Address, Cidr, Guest
+    from nexus_netd.ruleset import Change, Contents, Element
+    from nexus_netd.stream import Stream
 
 _T = TypeVar("_T")
 
-_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
-
 
 class Linux:
-    """The kernel of the network namespace that the service runs in."""
+    """The kernel of the network namespace that the service runs in: `nexus_netd.kernel.Kernel`."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
+        self._changes = Worker("changes")
+        self._reads = Worker("reads")
+        self._removals = Removals()
+        self._numbers = itertools.count()
+        self._bridges: set[str] = set()
+        self._streams: set[Stream[Any]] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     @classmethod
     async def open(cls) -> Linux:
         """Open the sockets. Raises KernelError."""
         linux = cls()
         try:
-            await linux._run(linux._open)
-        except BaseException:
-            linux._thread.shutdown()
-            raise
+            await linux._changes.open()
+            await linux._reads.open()
+            linux._removals.open()
+        except OSError as error:
+            raise KernelError(error.errno, f"open netlink sockets: {error.strerror}") from error
         return linux
 
     async def close(self) -> None:
-        """Finish what is under way and close the sockets."""
-        await self._run(self._close)
-        self._thread.shutdown()
+        """Finish what is under way, end what is told, and close the sockets."""
+        for stream in self._streams:
+            stream.close()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        await self._removals.close()
+        await self._reads.close()
+        await self._changes.close()
 
-    async def overlaps(self, subnet: IPv4Network, bridge: str) -> Sequence[Overlap]:
-        """See `nexus_netd.kernel.Kernel`, as for all that follow."""
-
-        def work() -> list[Overlap]:
-            routes = self._rtnl.dump(rtnl.list_routes())
-            return list(rtnl.overlaps(routes, subnet, _index(bridge)))
-
-        return await self._run(work)
+    async def overlaps(
+        self, subnets: Collection[Cidr], bridges_: Collection[str]
+    ) -> Sequence[Overlap]:
+        """Return others' routes and addresses in subnets."""
+        return await self._reads.on_route(bridges.overlaps, subnets, bridges_)
 
     async def bridge(self, name: str) -> Bridge | None:
-        """Return the link called `name`."""
+        """Return a link, whatever its kind."""
+        return await self._changes.on_route(bridges.read, name)
 
-        def work() -> Bridge | None:
-            links = self._rtnl.run(rtnl.get_link(name))[0]
-            return rtnl.as_bridge(links[0]) if links else None
-
-        return await self._run(work)
+    async def bridges(self) -> Sequence[Bridge]:
+        """Return the bridges with our mark."""
+        found = await self._changes.on_route(bridges.marked)
+        self._bridges.update(bridge.name for bridge in found)
+        return found
 
     async def put_bridge(self, want: Bridge) -> None:
-        """Make or repair the bridge."""
-        await self._run(lambda: self._rtnl.run(rtnl.new_bridge(want), rtnl.set_bridge(want)))
+        """Make or repair a bridge."""
+        self._bridges.add(want.name)
+        await self._changes.on_route(bridges.put, want)
 
     async def remove_bridge(self, name: str) -> bool:
-        """Remove the bridge."""
+        """Remove a bridge."""
+        index = await self._changes.run(lambda: index_of(name))
+        if index is None:
+            return False
+        await self._whole(self._removals.remove(index, name))
+        self._bridges.discard(name)
+        return True
 
-        def work() -> bool:
-            existed = _index(name) is not None
-            self._rtnl.run(rtnl.delete_link(name))
-            return existed
+    async def subnets(self) -> frozenset[Cidr]:
+        """Return the subnets that are unreachable as a whole."""
+        return await self._changes.on_route(bridges.subnets)
 
-        return await self._run(work)
+    async def put_subnets(self, want: Collection[Cidr]) -> None:
+        """Make exactly these subnets unreachable."""
+        await self._changes.on_route(bridges.put_subnets, want)
 
-    async def addresses(self, bridge: str) -> Sequence[IPv4Interface]:
-        """Return the bridge's IPv4 addresses."""
-        return await self._run(lambda: self._addresses(bridge))
+    async def forwarding(self) -> frozenset[int]:
+        """Return the IP versions that are forwarded."""
+        return await self._changes.run(bridges.forwarding)
 
-    async def put_address(self, bridge: str, address: IPv4Interface) -> None:
-        """Make `address` the only one."""
+    async def put_forwarding(self, version: int) -> None:
+        """Forward an IP version."""
+        await self._changes.run(lambda: bridges.put_forwarding(version))
 
-        def work() -> None:
-            index = _need(bridge)
-            others = (other for other in self._addresses(bridge) if other != address)
-            self._rtnl.run(
-                *(rtnl.delete_address(index, other) for other in others),
-                rtnl.new_address(index, address),
-            )
+    async def has_route_by_ra(self) -> Sequence[str]:
+        """Return links whose default IPv6 route would be lost."""
+        return await self._reads.on_route(bridges.by_advertisement)
 
-        await self._run(work)
+    async def local(self, address: Address) -> bool:
+        """Whether the address is the host's own."""
+        return await self._changes.on_route(bridges.is_local, address)
 
-    async def forwarding(self) -> bool:
-        """Whether the host forwards IPv4."""
-        return await self._run(lambda: _FORWARDING.read_text().strip() == "1")
+    async def contents(self) -> Contents | None:
+        """Return what is in our tables."""
+        return await self._reads.on_rules(nft.read)
 
-    async def put_forwarding(self) -> None:
-        """Let the host forward IPv4."""
+    async def put_contents(self, want: Contents, pins: Collection[Element] = ()) -> None:
+        """Replace our tables."""
+        await self._changes.on_rules(nft.replace, want, pins)
 
-        def work() -> None:
-            try:
-                _FORWARDING.write_text("1")
-            except OSError as error:
-                raise KernelError(
-                    error.errno,
-                    f"{_FORWARDING} cannot be written ({error.strerror}): "
-                    "set net.ipv4.ip_forward=1 by sysctl.d",
-                ) from error
+    async def change(self, change: Change) -> None:
+        """Change our tables."""
+        await self._changes.on_rules(nft.change, change)
 
-        await self._run(work)
+    async def remove_tables(self) -> Sequence[str]:
+        """Remove our tables."""
+        return await self._changes.on_rules(nft.remove)
 
-    async def table(self) -> Table | None:
-        """Return our table as it is."""
-        return await self._run(lambda: nft.read(self._nft))
+    async def pins(self, source: Address) -> Mapping[tuple[Address, int], float]:
+        """Return a guest's live pins."""
+        return await self._reads.on_rules(nft.pins, source)
 
-    async def put_table(self, want: Table) -> None:
-        """Replace our table."""
-        await self._run(lambda: nft.replace(self._nft, want))
+    async def denied(self) -> Mapping[Address, int]:
+        """Return how many packets each guest was refused."""
+        return await self._reads.on_rules(nft.denied)
 
-    async def remove_table(self) -> bool:
-        """Remove our table."""
-        return await self._run(lambda: nft.remove(self._nft))
+    async def foreign_drops(self) -> Sequence[ForeignDrop]:
+        """Return others' chains that drop."""
+        return await self._reads.on_rules(nft.foreign_drops)
 
-    async def stamp(self, bridge: str) -> Stamp | None:
-        """Return the present's stamp."""
-
-        def work() -> Stamp | None:
-            index = _index(bridge)
-            return None if index is None else Stamp(index, nft.generation(self._nft))
-
-        return await self._run(work)
-
-    async def taps(self, bridge: str) -> Sequence[Tap]:
+    async def taps(self) -> Sequence[Tap]:
         """Return the TAPs that are ours to look after."""
-
-        def work() -> list[Tap]:
-            found = [self._as_tap(link) for link in self._rtnl.dump(rtnl.list_taps())]
-            return [tap for tap in found if tap.vm_id or tap.bridge == bridge]
-
-        return await self._run(work)
+        return await self._reads.on_route(taps.marked)
 
     async def tap(self, name: str) -> Tap | None:
         """Return one TAP."""
-        return await self._run(lambda: self._tap(name))
+        return await self._changes.on_route(taps.read, name)
 
     @asynccontextmanager
     async def new_tap(
-        self, plug: Plug, owner: int, name: str | None = None
-    ) -> AsyncIterator[_NewTap]:
-        """Make and plug in a TAP."""
-        new = _NewTap(self, plug)
+        self, guest: Guest, owner: int, name: str | None = None
+    ) -> AsyncIterator[DescribedTap]:
+        """Make a TAP and plug it in; gone at the end unless it was kept, and if the block fails."""
+        new = DescribedTap(self._changes, self._removals, guest)
+        kept = False
         try:
-            await self._run(lambda: new.open(owner, name))
+            await new.open(owner, self._names() if name is None else (name,))
             yield new
-        except BaseException:
-            await self._run(new.discard)
-            raise
+            kept = new.kept
+        finally:
+            if not kept:
+                await self._whole(new.discard())
 
-    async def plug_tap(self, name: str, plug: Plug) -> None:
+    async def plug_tap(self, guest: Guest) -> None:
         """Bring a TAP to what it should be."""
-
-        def work() -> None:
-            bridge, index = _need(plug.bridge), _need(name)
-            self._rtnl.run(
-                rtnl.take_down(index, name),
-                *rtnl.plug(index, name, bridge, plug),
-                rtnl.pin(bridge, plug.address, plug.mac),
-            )
-
-        await self._run(work)
+        await self._changes.on_route(taps.plug, guest)
 
     async def remove_tap(self, tap: Tap) -> bool:
-        """Remove a TAP."""
+        """Remove a TAP with its routes."""
+        return await self._whole(self._remove_tap(tap))
 
-        def work() -> bool:
-            found = self._tap(tap.name)
-            if found is None or found.vm_id != tap.vm_id:
-                return False
-            self._rtnl.run(rtnl.delete_link(tap.name))
-            return True
+    async def unroute(self, bridge: str, addresses: Collection[Address]) -> None:
+        """Undo what is left of a guest's routes."""
+        await self._changes.on_route(taps.unroute, bridge, addresses)
 
-        return await self._run(work)
+    async def counters(self) -> Mapping[str, Counters]:
+        """Return what went through each TAP."""
+        return await self._reads.on_route(taps.counters)
 
-    async def unpin(self, bridge: str, address: IPv4Interface) -> None:
-        """Undo the pin."""
+    async def flows(self, addresses: Collection[Address]) -> Sequence[Flow]:
+        """Return tracked connections."""
+        return await self._reads.run(lambda: conntrack.flows(addresses))
 
-        def work() -> None:
-            index = _index(bridge)
-            if index is not None:
-                self._rtnl.run(rtnl.unpin(index, address))
+    async def cut(self, flows: Collection[Flow]) -> int:
+        """Forget connections."""
+        return await self._reads.run(lambda: conntrack.cut(flows))
 
-        await self._run(work)
+    async def connections(self) -> Mapping[Address, int]:
+        """Return how many connections each source has."""
+        return await self._reads.run(conntrack.count)
 
-    async def _run(self, work: Callable[[], _T]) -> _T:
-        # Shielded: what has been handed to the thread is done, and in order, whoever goes away.
-        loop = asyncio.get_running_loop()
-        return await asyncio.shield(loop.run_in_executor(self._thread, work))
+    async def listeners(self) -> frozenset[Listener]:
+        """Return the host's sockets that listen."""
+        return await self._reads.run(sockets.listeners)
 
-    def _open(self) -> None:
-        self._rtnl = Netlink(socket.NETLINK_ROUTE, rtnl.ANSWERS)
-        self._nft = Netlink(nft.PROTOCOL, nft.ANSWERS)
+    def events(self) -> Stream[Changed]:
+        """Tell of changes from now on."""
+        own = (*self._changes.ports, *self._reads.ports)
+        try:
+            stream = Events(self._bridges).listen(own)
+        except OSError as error:
+            raise KernelError(error.errno, f"hear of changes: {error.strerror}") from error
+        self._streams.add(stream)
+        return stream
 
-    def _close(self) -> None:
-        self._rtnl.close()
-        self._nft.close()
+    async def refusals(self) -> AsyncIterator[Refusal]:
+        """Tell of refused packets."""
+        stream = nflog.listen(await self._reads.run(nflog.bind))
+        self._streams.add(stream)
+        try:
+            async for refusal in stream:
+                yield refusal
+        finally:
+            self._streams.discard(stream)
+            stream.close()
 
-    def _addresses(self, bridge: str) -> list[IPv4Interface]:
-        index = _index(bridge)
+    async def _remove_tap(self, tap: Tap) -> bool:
+        index = await self._changes.on_route(taps.isolate, tap)
         if index is None:
-            return []
-        return rtnl.addresses(self._rtnl.dump(rtnl.list_addresses()), index)
+            return False
+        await self._removals.remove(index, tap.name)
+        return True
 
-    def _tap(self, name: str) -> Tap | None:
-        links = [link for link in self._rtnl.run(rtnl.get_link(name))[0] if rtnl.is_tap(link)]
-        return self._as_tap(links[0]) if links else None
+    async def _whole(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do several steps to the end, whoever goes away meanwhile."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
 
-    def _as_tap(self, link: nlmsg) -> Tap:
-        master = link.get_attr("IFLA_MASTER")
-        return rtnl.as_tap(link, rtnl.link_name(master) if master else None)
-
-
-class _NewTap:
-    """A TAP whose life hangs on a descriptor of this process until it is kept."""
-
-    def __init__(self, linux: Linux, plug: Plug) -> None:
-        self._linux = linux
-        self._plug = plug
-        self._descriptor: int | None = None
-        self.name = ""
-
-    async def keep(self) -> None:
-        """Make it persistent and let go of it, so that the VM can open it."""
-        await self._linux._run(self._keep)
-
-    def open(self, owner: int, name: str | None) -> None:
-        """Make it and plug it in."""
-        self._descriptor, self.name = tuntap.create(owner, name)
-        bridge = _need(self._plug.bridge)
-        self._linux._rtnl.run(*rtnl.plug(_need(self.name), self.name, bridge, self._plug))
-
-    def discard(self) -> None:
-        """Let it go, kept or not."""
-        if self._descriptor is not None:
-            self._close()
-        elif self.name:
-            self._linux._rtnl.run(rtnl.delete_link(self.name))
-
-    def _keep(self) -> None:
-        bridge = _need(self._plug.bridge)
-        self._linux._rtnl.run(rtnl.pin(bridge, self._plug.address, self._plug.mac))
-        if self._descriptor is not None:
-            tuntap.persist(self._descriptor, self.name)
-        self._close()
-
-    def _close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def _index(name: str) -> int | None:
-    try:
-        return socket.if_nametoindex(name)
-    except OSError:
-        return None
-
-
-def _need(name: str) -> int:
-    index = _index(name)
-    if index is None:
-        raise KernelError(errno.ENODEV, f"there is no link {name}")
-    return index
+    def _names(self) -> Iterable[str]:
+        """Return names for TAPs that nobody asked for yet; the kernel says which are free."""
+        return (f"{tuntap.PREFIX}{number}" for number in self._numbers)

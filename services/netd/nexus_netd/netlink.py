@@ -1,166 +1,269 @@
 """One netlink socket: several requests in one message to the kernel, all answers within a time.
 
-pyroute2 encodes and decodes; the socket is our own, for three reasons. rtnetlink does its work
-inside sendmsg(2) (removing a link waits 20 ms for RCU), which would hold up an event loop, so it
-runs on a thread. pyroute2's batches wait for ever when a whole nftables batch is refused. And an
-answer that never comes must be an error, not a hang.
+Messages are made and read with `struct`, because a look at 4,000 ports is tens of thousands of
+messages. The socket blocks: rtnetlink does its work inside sendmsg(2), so it belongs on a thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nexus_netd.kernel import KernelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from pyroute2.netlink import nlmsg
+    from collections.abc import Iterator
 
 # linux/netlink.h
 REQUEST, ACK, DUMP = 0x001, 0x004, 0x300
 REPLACE, EXCL, CREATE, APPEND = 0x100, 0x200, 0x400, 0x800
+ROUTE, SOCK_DIAG, NETFILTER = 0, 4, 12
+HEADER = 16
+"""Length of a message's header in bytes."""
+
 _DUMP_INTERRUPTED = 0x010
 _ERROR, _DONE = 2, 3
 _ACK_TLVS = 0x200
 _ERROR_TEXT = 1
-_SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT_CHECK = 270, 10, 11, 12
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_NESTED, _KIND = 0x8000, 0x3FFF
 
 _TIMEOUT = 5.0
 _RECEIVE = 1 << 16
+_ROOM = 1 << 18
+_ACK_ROOM = 1 << 10
 _DUMP_TRIES = 10
 
 
 @dataclass(frozen=True)
 class Request:
-    """One message. `what` names it in errors; an errno in `tolerate` is as good as success."""
+    """One message. `what` names it in errors; an errno in `tolerate` is as good as success.
+
+    `body` is what follows the header: the family's own header and the attributes.
+    """
 
     what: str
     type: int
     flags: int
-    message: nlmsg
+    body: bytes
     tolerate: frozenset[int] = field(default=frozenset())
 
 
-def request(
-    what: str,
-    kind: int,
-    message: nlmsg,
-    *,
-    flags: int = ACK,
-    tolerate: tuple[int, ...] = (),
-    attrs: list[tuple[Any, ...]] | None = None,
-    **fields: int,
-) -> Request:
-    """Return a request with the message's fields and attributes filled in.
+def attribute(kind: int, payload: bytes) -> bytes:
+    """Return an attribute, padded to 4 bytes."""
+    length = _ATTRIBUTE.size + len(payload)
+    return _ATTRIBUTE.pack(length, kind) + payload + bytes(-length & 3)
 
-    A field of the message that is itself called flags is given as `flags_`.
+
+def nest(kind: int, *parts: bytes) -> bytes:
+    """Return an attribute that holds attributes."""
+    return attribute(kind | _NESTED, b"".join(parts))
+
+
+def text(kind: int, value: str) -> bytes:
+    """Return an attribute with a string, ended by a zero."""
+    return attribute(kind, value.encode() + b"\0")
+
+
+def u8(kind: int, value: int) -> bytes:
+    """Return an attribute with one byte."""
+    return attribute(kind, value.to_bytes(1, "little"))
+
+
+def u32(kind: int, value: int) -> bytes:
+    """Return an attribute with a number of 4 bytes, in the host's order."""
+    return attribute(kind, struct.pack("=I", value))
+
+
+def attributes(data: bytes, offset: int = 0, end: int | None = None) -> dict[int, bytes]:
+    """Return what attributes lie between `offset` and `end`, by kind; the last of a kind counts.
+
+    Stops at the first that does not fit.
     """
-    for name, value in fields.items():
-        message[name.removesuffix("_")] = value
-    message["attrs"] = attrs or []
-    return Request(what, kind, REQUEST | flags, message, frozenset(tolerate))
+    end = len(data) if end is None else end
+    found = {}
+    unpack = _ATTRIBUTE.unpack_from
+    while offset + 4 <= end:
+        length, kind = unpack(data, offset)
+        if length < 4 or offset + length > end:
+            break
+        found[kind & _KIND] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def messages(data: bytes) -> Iterator[tuple[int, int, int, int, bytes]]:
+    """Split a datagram: type, flags, sequence, sender's port, and the whole message, of each."""
+    offset, size = 0, len(data)
+    while offset + HEADER <= size:
+        length, kind, flags, sequence, port = _HEADER.unpack_from(data, offset)
+        if length < HEADER or offset + length > size:
+            return
+        yield kind, flags, sequence, port, data[offset : offset + length]
+        offset += (length + 3) & ~3
 
 
 class Netlink:
-    """A socket of one netlink protocol. For one thread; blocks for 5 s at most."""
+    """A socket of one netlink protocol. For one thread; waits 5 s at most for each answer."""
 
-    def __init__(self, protocol: int, answers: Mapping[int, type[nlmsg]]) -> None:
-        self._answers = answers
+    def __init__(self, protocol: int) -> None:
         self._sequence = 0
+        self._room = _ROOM
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
         )
         self._socket.settimeout(_TIMEOUT)
         self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+        if protocol == ROUTE:
+            # Else the kernel does not look at what a dump is to be narrowed to (Linux 4.20).
+            self._socket.setsockopt(_SOL_NETLINK, _STRICT_CHECK, 1)
         self._socket.bind((0, 0))
+
+    @property
+    def port(self) -> int:
+        """The address that the kernel names as the author of what this socket changes."""
+        number: int = self._socket.getsockname()[0]
+        return number
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
 
-    def run(self, *requests: Request) -> list[list[nlmsg]]:
-        """Send the requests as one datagram and return the answers to each.
+    def detach(self) -> socket.socket:
+        """Return the socket, to be used without this object."""
+        return self._socket
+
+    def run(self, *requests: Request) -> list[list[bytes]]:
+        """Send the requests as one datagram and return the answers to each, headers included.
 
         The kernel takes them in order and goes on after a failure (an nftables batch is undone
         as a whole). Raises KernelError for the first that failed.
         """
-        if not requests:
-            return []
-        first = self._sequence + 1
-        data = bytearray()
-        for one in requests:
-            self._sequence += 1
-            header = one.message["header"]
-            header["type"], header["flags"] = one.type, one.flags
-            header["sequence_number"] = self._sequence
-            one.message.encode()
-            data += one.message.data
-        try:
-            self._socket.send(data)
-            return self._collect(first, requests)
-        except TimeoutError as error:
-            raise KernelError(None, f"{requests[0].what}: no answer in {_TIMEOUT:g} s") from error
-        except OSError as error:
-            raise KernelError(error.errno, f"{requests[0].what}: {error.strerror}") from error
+        answers, failures = self._run(requests)
+        for number in sorted(failures):
+            if failures[number].errno not in requests[number].tolerate:
+                raise failures[number]
+        return answers
 
-    def dump(self, one: Request) -> list[nlmsg]:
+    def count(self, *requests: Request) -> int:
+        """Send requests and return how many of them were not merely tolerated."""
+        _, failures = self._run(requests)
+        for number in sorted(failures):
+            if failures[number].errno not in requests[number].tolerate:
+                raise failures[number]
+        return len(requests) - len(failures)
+
+    def dump(self, one: Request) -> list[bytes]:
         """Return everything that a DUMP request lists, from one unbroken pass."""
         for _ in range(_DUMP_TRIES):
             answers = self.run(one)[0]
-            if not any(answer["header"]["flags"] & _DUMP_INTERRUPTED for answer in answers):
+            if not any(answer[6] & _DUMP_INTERRUPTED for answer in answers):
                 return answers
         raise KernelError(None, f"{one.what}: it changed under {_DUMP_TRIES} attempts to read it")
 
-    def _collect(self, first: int, requests: tuple[Request, ...]) -> list[list[nlmsg]]:
-        answers: list[list[nlmsg]] = [[] for _ in requests]
-        waiting = {n for n, one in enumerate(requests) if one.flags & (ACK | DUMP)}
+    def passes(self, one: Request) -> Iterator[list[bytes]]:
+        """Return what a DUMP request lists, piece by piece, for a list that may be left early.
+
+        The list may have changed meanwhile. A socket left early is good for nothing more.
+        """
+        self._send((one,))
+        while True:
+            piece = []
+            for kind, flags, sequence, _, message in messages(self._receive(one)):
+                if sequence != self._sequence:
+                    continue
+                if kind in (_ERROR, _DONE):
+                    failure = _failure(one, flags, message)
+                    if failure is not None and failure.errno not in one.tolerate:
+                        raise failure
+                    yield piece
+                    return
+                piece.append(message)
+            yield piece
+
+    def _run(
+        self, requests: tuple[Request, ...]
+    ) -> tuple[list[list[bytes]], dict[int, KernelError]]:
+        answers: list[list[bytes]] = [[] for _ in requests]
         failures: dict[int, KernelError] = {}
+        waiting = {n for n, one in enumerate(requests) if one.flags & (ACK | DUMP)}
+        first = self._send(requests)
         while waiting:
-            for kind, flags, sequence, body in _messages(self._socket.recv(_RECEIVE)):
+            for kind, flags, sequence, _, message in messages(self._receive(requests[0])):
                 number = sequence - first
                 if not 0 <= number < len(requests):
                     continue  # an answer that came too late for an earlier call
                 if kind not in (_ERROR, _DONE):
-                    answers[number].append(self._decode(kind, body))
+                    answers[number].append(message)
                     continue
                 waiting.discard(number)
-                code = -struct.unpack_from("=i", body, _HEADER.size)[0]
-                if code and code not in requests[number].tolerate:
-                    text = _text(flags, body) or os.strerror(code)
-                    failures[number] = KernelError(code, f"{requests[number].what}: {text}")
+                failure = _failure(requests[number], flags, message)
+                if failure is not None:
+                    failures[number] = failure
                     if not requests[number].flags & ACK:
-                        waiting.clear()  # the batch itself was refused: no more will be said
-        if failures:
-            raise failures[min(failures)]
-        return answers
+                        waiting.clear()  # the batch was refused: no more need be said
+        return answers, failures
 
-    def _decode(self, kind: int, body: bytes) -> nlmsg:
-        message = self._answers[kind](body)
-        message.decode()
-        return message
+    def _send(self, requests: tuple[Request, ...]) -> int:
+        """Send; return the first request's sequence number."""
+        first = self._sequence + 1
+        data = bytearray()
+        for one in requests:
+            self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+            data += _HEADER.pack(
+                HEADER + len(one.body), one.type, REQUEST | one.flags, self._sequence, 0
+            )
+            data += one.body
+            data += bytes(-len(data) & 3)
+        if not requests:
+            return first
+        self._make_room(max(2 * len(data), _ACK_ROOM * len(requests)))
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            raise KernelError(error.errno, f"{requests[0].what}: {_words(error)}") from error
+        return first
+
+    def _receive(self, one: Request) -> bytes:
+        try:
+            return self._socket.recv(_RECEIVE)
+        except OSError as error:
+            raise KernelError(error.errno, f"{one.what}: {_words(error)}") from error
+
+    def _make_room(self, size: int) -> None:
+        """Let a datagram and its answers fit: a larger one would be EMSGSIZE, or ENOBUFS."""
+        if size <= self._room:
+            return
+        self._room = size
+        for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
+            with contextlib.suppress(PermissionError):  # what is to be done will be refused, too
+                self._socket.setsockopt(socket.SOL_SOCKET, option, size)
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-        yield kind, flags, sequence, data[offset : offset + length]
-        offset += (length + 3) & ~3
+def _failure(one: Request, flags: int, message: bytes) -> KernelError | None:
+    code: int = -struct.unpack_from("=i", message, HEADER)[0]
+    if not code:
+        return None
+    return KernelError(code, f"{one.what}: {_text(flags, message) or os.strerror(code)}")
 
 
-def _text(flags: int, body: bytes) -> str:
+def _words(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer in {_TIMEOUT:g} s"
+    return error.strerror or str(error)
+
+
+def _text(flags: int, message: bytes) -> str:
     """Return the kernel's own words (extended ack), if it had any."""
-    offset = _HEADER.size + 4 + _HEADER.size
-    while flags & _ACK_TLVS and offset + 4 <= len(body):
-        length, kind = struct.unpack_from("=HH", body, offset)
-        if kind == _ERROR_TEXT:
-            return body[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
-        offset += max((length + 3) & ~3, 4)
-    return ""
+    if not flags & _ACK_TLVS:
+        return ""
+    words = attributes(message, HEADER + 4 + HEADER).get(_ERROR_TEXT, b"")
+    return words.rstrip(b"\0").decode(errors="replace")

@@ -1,316 +1,241 @@
-"""rtnetlink: the messages about links, addresses, routes and neighbours, and what they say.
+"""rtnetlink's messages about links: bridges, TAPs, and what they let through.
 
-Messages are built here and sent by `nexus_netd.linux`, several at a time.
+Messages are made here and sent by `nexus_netd.linux`, several at a time; `nexus_netd.present`
+reads the answers. Numbers are those of linux/rtnetlink.h, if_link.h, neighbour.h, ip.h, ipv6.h.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from ipaddress import IPv4Interface, IPv4Network
+import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pyroute2.netlink import rtnl
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.ndmsg import NTF_MASTER, NUD_NOARP, NUD_PERMANENT, ndmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-from nexus_netd.kernel import Bridge, Overlap, Tap
-from nexus_netd.netlink import ACK, CREATE, DUMP, EXCL, REPLACE, Request, request
+from nexus_netd.netlink import (
+    ACK,
+    CREATE,
+    DUMP,
+    EXCL,
+    REPLACE,
+    Request,
+    attribute,
+    nest,
+    text,
+    u8,
+    u32,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from nexus_netd.kernel import Bridge
+    from nexus_netd.model import Guest
 
-    from pyroute2.netlink import nlmsg
+NEWLINK, DELLINK, GETLINK = 16, 17, 18
+NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
+_SETNEIGHTBL = 67
 
-    from nexus_netd.kernel import Plug
+LINK = struct.Struct("=BxHiII")
+"""struct ifinfomsg: family, type, index, flags, change."""
+NEIGHBOUR = struct.Struct("=B3xiHBB")
+"""struct ndmsg: family, index, state, flags, type."""
 
-ANSWERS = {
-    rtnl.RTM_NEWLINK: ifinfmsg,
-    rtnl.RTM_NEWADDR: ifaddrmsg,
-    rtnl.RTM_NEWROUTE: rtmsg,
-}
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER = 1, 3, 4, 10
+IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, _IFLA_EXT_MASK = 18, 20, 26, 29
+INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
+_BR_STP_STATE, _BR_MCAST_SNOOPING = 5, 23
+_BRPORT_LEARNING, _BRPORT_UNICAST_FLOOD = 8, 9
+_BRPORT_MCAST_FLOOD, _BRPORT_BCAST_FLOOD = 27, 30
+BRPORT_ISOLATED, BRPORT_LOCKED = 33, 39
+INET_CONF, INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
+NDA_DST, NDA_LLADDR, _NDA_MASTER = 1, 2, 9
+_NDTA_NAME, _NDTA_PARMS, _NDTPA_IFINDEX, _NDTPA_PROXY_DELAY = 1, 6, 1, 13
 
-_IFF_UP = 1
-_NESTED = 0x8000  # NLA_F_NESTED: else the bridge takes the attribute for a port state
+IFF_UP = 1
+NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
+NTF_SELF, NTF_MASTER = 0x02, 0x04
 _SKIP_STATISTICS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
 _ADDR_GEN_MODE_NONE = 1
-_DEFAULT = 1  # VPNs write their default route as 0.0.0.0/1 and 128.0.0.0/1
-_MARK = "nexus-vm@"
+
+ANSWERS = {
+    1: 1,  # forwarding: all others of the host go by this one's value, too
+    3: 1,  # proxy_arp: for what is behind other links
+    4: 0,  # accept_redirects
+    5: 0,  # secure_redirects
+    6: 0,  # send_redirects
+    9: 0,  # accept_source_route
+    25: 1,  # proxy_arp_pvlan: for other guests on the same bridge (RFC 3069)
+    26: 1,  # route_localnet: publications on 127.0.0.1
+}
+"""What a bridge's IPv4 settings must be: linux/ip.h IPV4_DEVCONF_*, ip-sysctl."""
+
+VM_MARK, NETWORK_MARK = "nexus-vm@", "nexus-network@"
 
 
-def get_link(name: str) -> Request:
-    """Ask for one link; a link that is not there is no failure."""
-    return request(
-        f"read link {name}",
-        rtnl.RTM_GETLINK,
-        ifinfmsg(),
-        tolerate=(errno.ENODEV,),
-        attrs=[("IFLA_IFNAME", name), ("IFLA_EXT_MASK", _SKIP_STATISTICS)],
+def get_link(link: str | int) -> Request:
+    """Ask for one link, by name or index; one that is not there is no failure."""
+    index, name = (link, b"") if isinstance(link, int) else (0, text(IFLA_IFNAME, link))
+    return Request(
+        f"read link {link}",
+        GETLINK,
+        ACK,
+        LINK.pack(0, 0, index, 0, 0) + name + u32(_IFLA_EXT_MASK, _SKIP_STATISTICS),
+        frozenset({errno.ENODEV}),
     )
 
 
-def list_taps() -> Request:
-    """Ask for all TUN and TAP devices."""
-    attrs = [("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "tun")]})]
-    return request("list TAPs", rtnl.RTM_GETLINK, ifinfmsg(), flags=DUMP, attrs=attrs)
-
-
-def new_bridge(want: Bridge) -> Request:
-    """Make the bridge. No STP, no snooping: a port forwards from the moment it is up."""
-    data = {"attrs": [("IFLA_BR_STP_STATE", 0), ("IFLA_BR_MCAST_SNOOPING", 0)]}
-    info = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data)]}
-    return request(
-        f"make bridge {want.name}",
-        rtnl.RTM_NEWLINK,
-        ifinfmsg(),
-        flags=ACK | CREATE | EXCL,
-        tolerate=(errno.EEXIST,),
-        attrs=[("IFLA_IFNAME", want.name), ("IFLA_LINKINFO", info)],
+def list_links(kind: str) -> Request:
+    """Ask for all links of one kind, "tun" or "bridge"."""
+    return Request(
+        f"list links of kind {kind}",
+        GETLINK,
+        DUMP,
+        LINK.pack(0, 0, 0, 0, 0)
+        + nest(IFLA_LINKINFO, text(INFO_KIND, kind))
+        + u32(_IFLA_EXT_MASK, _SKIP_STATISTICS),
     )
 
 
-def set_bridge(want: Bridge) -> Request:
-    """Set the bridge's MAC and MTU and bring it up.
+def put_bridge(want: Bridge) -> list[Request]:
+    """Make the bridge if there is none, set all of it, and bring it up.
 
-    A bridge without a MAC of its own takes a port's, and changes it under the guests' ARP caches.
+    No STP, no snooping: a port forwards from the moment it is up. A bridge without a MAC of its own
+    takes a port's, and changes it under the guests' ARP caches.
     """
-    return request(
+    info = nest(_INFO_DATA, u32(_BR_STP_STATE, 0), u8(_BR_MCAST_SNOOPING, 0))
+    make = Request(
+        f"make bridge {want.name}",
+        NEWLINK,
+        ACK | CREATE | EXCL,
+        LINK.pack(0, 0, 0, 0, 0)
+        + text(IFLA_IFNAME, want.name)
+        + nest(IFLA_LINKINFO, text(INFO_KIND, "bridge"), info),
+        frozenset({errno.EEXIST}),
+    )
+    answers = b"".join(u32(*item) for item in ANSWERS.items())
+    settings = Request(
         f"set bridge {want.name}",
-        rtnl.RTM_NEWLINK,
-        ifinfmsg(),
-        flags=ACK,
-        flags_=_IFF_UP,
-        change=_IFF_UP,
-        attrs=[
-            ("IFLA_IFNAME", want.name),
-            ("IFLA_ADDRESS", want.mac),
-            ("IFLA_MTU", want.mtu),
-            *_without_ipv6(),
-        ],
+        NEWLINK,
+        ACK,
+        LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
+        + text(IFLA_IFNAME, want.name)
+        + text(IFLA_IFALIAS, f"{NETWORK_MARK}{want.network}")
+        + attribute(IFLA_ADDRESS, mac_bytes(want.mac))
+        + u32(IFLA_MTU, want.mtu)
+        + nest(IFLA_AF_SPEC, nest(socket.AF_INET, nest(INET_CONF, answers)), *_no_link_local()),
+    )
+    return [make, settings]
+
+
+def answer_at_once(index: int, name: str) -> Request:
+    """Let the bridge answer ARP for guests at once, not after up to 0.8 s (proxy_delay)."""
+    parameters = nest(
+        _NDTA_PARMS,
+        u32(_NDTPA_IFINDEX, index),
+        attribute(_NDTPA_PROXY_DELAY, bytes(8)),
+    )
+    return Request(
+        f"set proxy_delay of {name}",
+        _SETNEIGHTBL,
+        ACK,
+        bytes([socket.AF_INET, 0, 0, 0]) + text(_NDTA_NAME, "arp_cache") + parameters,
     )
 
 
-def delete_link(name: str) -> Request:
+def delete_link(index: int, name: str) -> Request:
     """Remove a link; one that is not there is no failure."""
-    return request(
+    return Request(
         f"remove link {name}",
-        rtnl.RTM_DELLINK,
-        ifinfmsg(),
-        tolerate=(errno.ENODEV,),
-        attrs=[("IFLA_IFNAME", name)],
+        DELLINK,
+        ACK,
+        LINK.pack(0, 0, index, 0, 0),
+        frozenset({errno.ENODEV}),
     )
 
 
-def plug(index: int, name: str, bridge: int, what: Plug) -> list[Request]:
+def plug(index: int, name: str, bridge: int, guest: Guest) -> list[Request]:
     """Put a TAP on the bridge for its guest alone, mark it, and bring it up.
 
     For a link that is down, so that no frame passes before all is set. Learning is off and the
     port locked, with one fixed entry: a guest that sends from another's MAC is not heard and
-    cannot draw its frames.
+    cannot draw its frames. Nothing is flooded to it: its neighbour entries are fixed.
     """
-    port = [
-        ("IFLA_BRPORT_ISOLATED", 1),
-        ("IFLA_BRPORT_LEARNING", 0),
-        ("IFLA_BRPORT_LOCKED", 1),
-        ("IFLA_BRPORT_UNICAST_FLOOD", 0),
-    ]
+    port = (
+        u8(BRPORT_ISOLATED, 1),
+        u8(BRPORT_LOCKED, 1),
+        u8(_BRPORT_LEARNING, 0),
+        u8(_BRPORT_UNICAST_FLOOD, 0),
+        u8(_BRPORT_MCAST_FLOOD, 0),
+        u8(_BRPORT_BCAST_FLOOD, 0),
+    )
     return [
-        request(
-            f"put {name} on {what.bridge}",
-            rtnl.RTM_NEWLINK,
-            ifinfmsg(),
-            index=index,
-            attrs=[
-                ("IFLA_IFALIAS", f"{_MARK}{what.vm_id}"),
-                ("IFLA_MTU", what.mtu),
-                ("IFLA_MASTER", bridge),
-                *_without_ipv6(),
-            ],
+        Request(
+            f"put {name} on {guest.bridge}",
+            NEWLINK,
+            ACK,
+            LINK.pack(0, 0, index, 0, 0)
+            + text(IFLA_IFALIAS, f"{VM_MARK}{guest.vm_id}")
+            + u32(IFLA_MTU, guest.mtu)
+            + u32(IFLA_MASTER, bridge)
+            + nest(IFLA_AF_SPEC, *_no_link_local()),
         ),
-        request(
-            f"isolate {name}",
-            rtnl.RTM_SETLINK,
-            ifinfmsg(),
-            family=socket.AF_BRIDGE,
-            index=index,
-            attrs=[("IFLA_PROTINFO", {"attrs": port}, _NESTED)],
+        Request(
+            f"let {guest.mac} in at {name}",
+            NEWNEIGH,
+            ACK | CREATE | REPLACE,
+            NEIGHBOUR.pack(socket.AF_BRIDGE, index, NUD_NOARP, NTF_MASTER, 0)
+            + attribute(NDA_LLADDR, mac_bytes(guest.mac)),
         ),
-        request(
-            f"let {what.mac} in at {name}",
-            rtnl.RTM_NEWNEIGH,
-            ndmsg(),
-            flags=ACK | CREATE | REPLACE,
-            family=socket.AF_BRIDGE,
-            ifindex=index,
-            state=NUD_NOARP,
-            flags_=NTF_MASTER,
-            attrs=[("NDA_LLADDR", what.mac)],
-        ),
-        request(
-            f"bring {name} up",
-            rtnl.RTM_NEWLINK,
-            ifinfmsg(),
-            index=index,
-            flags_=_IFF_UP,
-            change=_IFF_UP,
+        # The kernel sets what the bridge's port is to be before the link comes up.
+        Request(
+            f"isolate {name} and bring it up",
+            NEWLINK,
+            ACK,
+            LINK.pack(0, 0, index, IFF_UP, IFF_UP)
+            + nest(IFLA_LINKINFO, text(_INFO_SLAVE_KIND, "bridge"), nest(INFO_SLAVE_DATA, *port)),
         ),
     ]
 
 
 def take_down(index: int, name: str) -> Request:
     """Take a link down: nothing passes while it is changed."""
-    return request(f"take {name} down", rtnl.RTM_NEWLINK, ifinfmsg(), index=index, change=_IFF_UP)
+    return Request(f"take {name} down", NEWLINK, ACK, LINK.pack(0, 0, index, 0, IFF_UP))
 
 
-def pin(bridge: int, address: IPv4Interface, mac: str) -> Request:
-    """Fix the MAC of an address, so that no guest answers ARP for another."""
-    return request(
-        f"pin {address.ip} to {mac}",
-        rtnl.RTM_NEWNEIGH,
-        ndmsg(),
-        flags=ACK | CREATE | REPLACE,
-        family=socket.AF_INET,
-        ifindex=bridge,
-        state=NUD_PERMANENT,
-        attrs=[("NDA_DST", str(address.ip)), ("NDA_LLADDR", mac)],
+def let_no_more_in(index: int, name: str, mac: str) -> Request:
+    """Undo a TAP's entry for a MAC that is not its guest's; none to undo is no failure."""
+    return Request(
+        f"let {mac} in at {name} no more",
+        DELNEIGH,
+        ACK,
+        NEIGHBOUR.pack(socket.AF_BRIDGE, index, 0, NTF_MASTER, 0)
+        + attribute(NDA_LLADDR, mac_bytes(mac)),
+        frozenset({errno.ENOENT}),
     )
 
 
-def unpin(bridge: int, address: IPv4Interface) -> Request:
-    """Undo `pin`; nothing to undo is no failure."""
-    return request(
-        f"unpin {address.ip}",
-        rtnl.RTM_DELNEIGH,
-        ndmsg(),
-        tolerate=(errno.ENOENT,),
-        family=socket.AF_INET,
-        ifindex=bridge,
-        attrs=[("NDA_DST", str(address.ip))],
+def list_macs(bridge: int = 0, port: int = 0) -> Request:
+    """Ask for the entries of all bridges' tables, or of one bridge's for one port."""
+    narrow = u32(_NDA_MASTER, bridge) if bridge else b""
+    return Request(
+        "list bridges' tables",
+        GETNEIGH,
+        DUMP,
+        NEIGHBOUR.pack(socket.AF_BRIDGE, port, 0, 0, 0) + narrow,
     )
 
 
-def list_addresses() -> Request:
-    """Ask for all IPv4 addresses."""
-    return request(
-        "list addresses", rtnl.RTM_GETADDR, ifaddrmsg(), flags=DUMP, family=socket.AF_INET
-    )
+def mac_bytes(mac: str) -> bytes:
+    """Return the 6 bytes of "02:fc:ac:10:00:02"."""
+    return bytes.fromhex(mac.replace(":", ""))
 
 
-def new_address(bridge: int, address: IPv4Interface) -> Request:
-    """Give the bridge an address."""
-    return _address(rtnl.RTM_NEWADDR, bridge, address, ACK | CREATE | REPLACE)
+def has_ipv6() -> bool:
+    """Whether the kernel has IPv6; one without it refuses what is said about it."""
+    return Path("/proc/sys/net/ipv6").exists()
 
 
-def delete_address(bridge: int, address: IPv4Interface) -> Request:
-    """Take an address from the bridge."""
-    return _address(rtnl.RTM_DELADDR, bridge, address, ACK)
-
-
-def list_routes() -> Request:
-    """Ask for the IPv4 routes of all tables."""
-    return request("list routes", rtnl.RTM_GETROUTE, rtmsg(), flags=DUMP, family=socket.AF_INET)
-
-
-def as_bridge(link: nlmsg) -> Bridge:
-    """Read a link as the bridge that it may be."""
-    return Bridge(
-        link.get_attr("IFLA_IFNAME"),
-        link.get_attr("IFLA_ADDRESS") or "",
-        link.get_attr("IFLA_MTU"),
-        _kind(link),
-        bool(link["flags"] & _IFF_UP),
-    )
-
-
-def as_tap(link: nlmsg, bridge: str | None) -> Tap:
-    """Read a link as a TAP whose bridge has the name `bridge`."""
-    alias = link.get_attr("IFLA_IFALIAS") or ""
-    info = link.get_attr("IFLA_LINKINFO")
-    port = info.get_attr("IFLA_INFO_SLAVE_DATA") if info else None
-    return Tap(
-        link.get_attr("IFLA_IFNAME"),
-        alias.removeprefix(_MARK) if alias.startswith(_MARK) else None,
-        bridge,
-        link.get_attr("IFLA_MTU"),
-        bool(link["flags"] & _IFF_UP),
-        bool(port and port.get_attr("IFLA_BRPORT_ISOLATED")),
-        bool(port and port.get_attr("IFLA_BRPORT_LOCKED")),
-    )
-
-
-def is_tap(link: nlmsg) -> bool:
-    """Whether the link is a TUN or TAP device."""
-    return _kind(link) == "tun"
-
-
-def addresses(messages: Iterable[nlmsg], bridge: int) -> list[IPv4Interface]:
-    """Return the addresses of one link."""
-    return [
-        IPv4Interface((message.get_attr("IFA_LOCAL"), message["prefixlen"]))
-        for message in messages
-        if message["index"] == bridge
-    ]
-
-
-def overlaps(routes: Iterable[nlmsg], subnet: IPv4Network, bridge: int | None) -> Iterator[Overlap]:
-    """Return the routes of others into `subnet`. Addresses are routes too, in the local table."""
-    for route in routes:
-        network = IPv4Network(
-            (route.get_attr("RTA_DST") or "0.0.0.0", route["dst_len"])  # noqa: S104  # the default route
-        )
-        links = _links(route)
-        if (
-            route["dst_len"] > _DEFAULT
-            and network.overlaps(subnet)
-            and (bridge is None or links != {bridge})
-        ):
-            yield Overlap(network, ", ".join(sorted(map(link_name, links))) or "no link")
-
-
-def link_name(index: int) -> str:
-    """Return the name of a link, or its number if it has just gone."""
-    try:
-        return socket.if_indextoname(index)
-    except OSError:
-        return f"link {index}"
-
-
-def _address(kind: int, bridge: int, address: IPv4Interface, flags: int) -> Request:
-    return request(
-        f"set address {address}",
-        kind,
-        ifaddrmsg(),
-        flags=flags,
-        family=socket.AF_INET,
-        prefixlen=address.network.prefixlen,
-        index=bridge,
-        attrs=[
-            ("IFA_LOCAL", str(address.ip)),
-            ("IFA_ADDRESS", str(address.ip)),
-            ("IFA_BROADCAST", str(address.network.broadcast_address)),
-        ],
-    )
-
-
-def _without_ipv6() -> list[tuple[str, Any]]:
-    """No link-local address, so that the host offers guests nothing over IPv6."""
-    if not Path("/proc/sys/net/ipv6").exists():
-        return []  # a kernel without IPv6 refuses the attribute
-    mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE)]}
-    return [("IFLA_AF_SPEC", {"attrs": [("AF_INET6", mode)]})]
-
-
-def _kind(link: nlmsg) -> str:
-    info = link.get_attr("IFLA_LINKINFO")
-    return (info.get_attr("IFLA_INFO_KIND") if info else None) or ""
-
-
-def _links(route: nlmsg) -> set[int]:
-    several = route.get_attr("RTA_MULTIPATH")
-    if several:
-        return {hop["oif"] for hop in several}
-    link = route.get_attr("RTA_OIF")
-    return set() if link is None else {link}
+def _no_link_local() -> tuple[bytes, ...]:
+    """No link-local address: the gateway answers ND with its own, and the host offers no other."""
+    if not has_ipv6():
+        return ()
+    return (nest(socket.AF_INET6, u8(_INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE)),)

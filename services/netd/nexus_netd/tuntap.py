@@ -6,23 +6,32 @@ Documentation/networking/tuntap.rst).
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nexus_netd.kernel import KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PREFIX = "nexus"
+"""What TAPs' names begin with; a number follows."""
 
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
 _IFF_TAP, _IFF_NO_PI, _IFF_TUN_EXCL = 0x0002, 0x1000, 0x8000
 _IFREQ = struct.Struct("16sH22x")
-_TEMPLATE = "nexus%d"
 
 
-def create(owner: int, name: str | None) -> tuple[int, str]:
-    """Make a TAP for the uid `owner`; return its descriptor and its name.
+def create(owner: int, names: Iterable[str]) -> tuple[int, str]:
+    """Make a TAP for the uid `owner`, under the first of `names` that is free.
 
-    Without `name` the kernel picks the first free of nexus0, nexus1 and so on. Raises
-    KernelError; EBUSY when `name` is taken.
+    Returns its descriptor and its name. The kernel could choose ("nexus%d"), but looks at all
+    links' names for it. Raises KernelError; EBUSY when all names are taken.
     """
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
@@ -31,17 +40,21 @@ def create(owner: int, name: str | None) -> tuple[int, str]:
             error.errno,
             f"/dev/net/tun cannot be opened ({error.strerror}): load the module tun, mode 0666",
         ) from error
+    name = ""
     try:
-        # EXCL: else a name that exists would be joined, whoever it belongs to.
-        asked = _IFREQ.pack((name or _TEMPLATE).encode(), _IFF_TAP | _IFF_NO_PI | _IFF_TUN_EXCL)
-        given: str = (
-            _IFREQ.unpack(fcntl.ioctl(descriptor, _TUNSETIFF, asked))[0].rstrip(b"\0").decode()
-        )
+        name = _claim(descriptor, names)
         fcntl.ioctl(descriptor, _TUNSETOWNER, owner)
     except OSError as error:
         os.close(descriptor)
-        raise KernelError(error.errno, f"make TAP {name or _TEMPLATE}: {error.strerror}") from error
-    return descriptor, given
+        raise KernelError(error.errno, f"make TAP {name}: {error.strerror}") from error
+    except BaseException:
+        os.close(descriptor)
+        raise
+    # A port of a bridge needs no IPv6 of its own, and with it each of its changes makes the kernel
+    # walk all IPv6 routes. Where that cannot be said it is slower, no more.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
+    return descriptor, name
 
 
 def persist(descriptor: int, name: str) -> None:
@@ -50,3 +63,19 @@ def persist(descriptor: int, name: str) -> None:
         fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
     except OSError as error:
         raise KernelError(error.errno, f"keep TAP {name}: {error.strerror}") from error
+
+
+def _claim(descriptor: int, names: Iterable[str]) -> str:
+    taken = ""
+    for name in names:
+        # EXCL: else a name that exists would be joined, whoever it belongs to.
+        asked = _IFREQ.pack(name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_TUN_EXCL)
+        try:
+            fcntl.ioctl(descriptor, _TUNSETIFF, asked)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise KernelError(error.errno, f"make TAP {name}: {error.strerror}") from error
+            taken = name
+        else:
+            return name
+    raise KernelError(errno.EBUSY, f"make TAP {taken}: there is one of that name")
