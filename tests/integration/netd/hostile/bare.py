@@ -21,9 +21,14 @@ from packets import (
     packed,
 )
 
-from tests.integration.netd.hostile.scene import ROSTER, ROSTER6, WAYS_IN, Scene, build_outside
-
-_RESOLVER = "8.8.8.8"
+from tests.integration.netd.hostile.scene import (
+    NAME_SERVER,
+    ROSTER,
+    ROSTER6,
+    WAYS_IN,
+    Scene,
+    build_outside,
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ def bare_scene(namespace):
                 guests[name] = cables.guest(_plug(bridge, number))
                 here.ip(f"link set {guests[name].port.tap} master {bridge.name} up")
         _add_nat(here, guests["alice"].address)
-        scene = Scene(cables, here, outside, guests, Nobody(doors, guests), _RESOLVER)
+        scene = Scene(cables, here, outside, guests, Nobody(doors, guests), NAME_SERVER)
         yield scene
         scene.close()
 

@@ -19,6 +19,7 @@ FORBIDDEN = "198.51.100.66"
 ELSEWHERE = "203.0.113.9"  # TEST-NET-3
 SILENT = "203.0.113.200"
 """An address that never answers."""
+NAME_SERVER = "8.8.8.8"
 HOST_PORT = 7100
 """A TCP port of the host that guests may reach."""
 LINK_PORT = 9000
@@ -35,7 +36,19 @@ BYTES = 100_000
 _ETH_P_ALL = 3
 _SO_SNDBUFFORCE = 32
 
-ROSTER = ("mallory", "alice", "bob", "carol", "mute", "ruled", "named", "counted", "slow", "thin")
+ROSTER = (
+    "mallory",
+    "alice",
+    "bob",
+    "carol",
+    "mute",
+    "ruled",
+    "named",
+    "namesake",
+    "counted",
+    "slow",
+    "thin",
+)
 ROSTER6 = ("mallory6", "alice6", "ruled6", "mute6")
 
 
