@@ -50,26 +50,38 @@ def claim(
 ) -> Claim:
     """Take `request_id` for this call, or find what it was taken for.
 
-    An empty id is always new and leaves no trace. Raises AlreadyExists (REQUEST_ID_REUSED) when
-    it was used for another method or body, InvalidArgument when it is too long.
+    An empty id is always new and leaves no trace. Raises as `find` does.
     """
     if not request_id:
         return Claim("new", subject)
-    if len(request_id) > _MAX_LENGTH or not request_id.isprintable():
-        raise invalid_field("request_id", request_id, f"at most {_MAX_LENGTH} printable characters")
     now = time.time()
     connection.execute("DELETE FROM requests WHERE created < ?", (now - _KEPT_SECONDS,))
-    digest = _digest(message)
+    found = find(connection, request_id, method, message)
+    if found is not None:
+        return found
+    connection.execute(
+        "INSERT INTO requests (id, method, digest, subject, created) VALUES (?, ?, ?, ?, ?)",
+        (request_id, method, _digest(message), subject, now),
+    )
+    return Claim("new", subject)
+
+
+def find(
+    connection: sqlite3.Connection, request_id: str, method: str, message: Message
+) -> Claim | None:
+    """Return what `request_id` was taken for, without taking it; None if it is free.
+
+    Raises AlreadyExists (REQUEST_ID_REUSED) when it was used for another method or body,
+    InvalidArgument when it is too long.
+    """
+    if len(request_id) > _MAX_LENGTH or not request_id.isprintable():
+        raise invalid_field("request_id", request_id, f"at most {_MAX_LENGTH} printable characters")
     row = connection.execute(
         "SELECT method, digest, subject, done FROM requests WHERE id = ?", (request_id,)
     ).fetchone()
     if row is None:
-        connection.execute(
-            "INSERT INTO requests (id, method, digest, subject, created) VALUES (?, ?, ?, ?, ?)",
-            (request_id, method, digest, subject, now),
-        )
-        return Claim("new", subject)
-    if (row["method"], row["digest"]) != (method, digest):
+        return None
+    if (row["method"], row["digest"]) != (method, _digest(message)):
         raise AlreadyExists(
             "REQUEST_ID_REUSED",
             f"request_id {request_id!r} was used for another request ({row['method']}); "

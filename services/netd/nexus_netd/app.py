@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nexus.netd.v1 import netd_pb2 as pb
 from nexus.netd.v1 import netd_pb2_grpc
+from nexus_netd.denials import Denials
+from nexus_netd.driver import Driver
+from nexus_netd.feed import Feed
 from nexus_netd.follow import Follower
-from nexus_netd.leases import MIGRATIONS, Leases
+from nexus_netd.guard import Guard
 from nexus_netd.linux import Linux
-from nexus_netd.metrics import count_ports
+from nexus_netd.metrics import Figures
 from nexus_netd.netd import Netd
-from nexus_netd.network import Network
 from nexus_netd.once import Once
-from nexus_netd.ports import Ports
+from nexus_netd.schema import MIGRATIONS
 from nexus_netd.servicer import NAME, Servicer
-from nexus_netd.settings import dns_servers, owner_uid
-from nexus_netd.subnet import Subnet
+from nexus_netd.settings import owner_uid
+from nexus_netd.state import State
+from nexus_netd.store import Store
 from nexus_rpc import vms
 from nexus_rpc.database import Database
 from nexus_rpc.server import Binding
@@ -33,34 +35,30 @@ async def compose(
     settings: Settings, stack: AsyncExitStack, tasks: asyncio.TaskGroup
 ) -> Sequence[Binding]:
     """Open store and kernel, reconcile them, follow vmm; see `nexus_rpc.server.main`."""
-    subnet = Subnet.parse(settings.subnet)
-    # Before anything is opened: what this host cannot give.
-    owner, dns = owner_uid(settings), dns_servers(settings)
+    owner = owner_uid(settings)  # before anything is opened: what this host cannot give
     database = await Database.open(settings.state_dir / "netd.db", MIGRATIONS)
     stack.push_async_callback(database.close)
-    leases = await Leases.open(database, subnet)
+    store = await Store.open(database, settings.network())
     kernel = await Linux.open()
     stack.push_async_callback(kernel.close)
-    network = Network(kernel, settings.bridge, subnet, settings.mtu)
-    ports = Ports(
-        kernel,
-        leases,
-        bridge=settings.bridge,
-        subnet=subnet,
-        mtu=settings.mtu,
-        owner=owner,
-    )
-    netd = Netd(network, ports, leases)
-    count_ports(leases)
-    await netd.reconcile()
-    tasks.create_task(netd.guard())
+    feed = Feed()
+    state = State(kernel, store, feed, owner)
+    netd = Netd(state)
+    stack.push_async_callback(netd.turn.close)
+    denials = Denials(kernel, state.view, netd.name_given)
+    guard = Guard(state, netd.repair, netd.turn)
+    # Before the kernel is compared, so that no change falls between.
+    tasks.create_task(guard.run())
+    await netd.start()
+    stack.enter_context(Figures(kernel, state.view, state.pins.count).served())
+    tasks.create_task(denials.run())
+    tasks.create_task(Driver(settings.resolver, state.view, feed, netd.pin, denials.report).run())
     tasks.create_task(Follower(netd).run(vms.follow(settings.vmm)))
-    told = pb.Network(
-        bridge=settings.bridge,
-        subnet=str(subnet.network),
-        gateway=str(subnet.gateway.ip),
-        dns=dns,
-        mtu=settings.mtu,
-    )
-    servicer = Servicer(netd, Once(database), told, subnet)
-    return [Binding(NAME, netd_pb2_grpc.add_NetworkServiceServicer_to_server, servicer)]
+
+    def stopping() -> None:
+        feed.close()
+        denials.close()
+
+    servicer = Servicer(netd, Once(database), store, denials)
+    add = netd_pb2_grpc.add_NetworkServiceServicer_to_server
+    return [Binding(NAME, add, servicer, stopping)]

@@ -1,4 +1,4 @@
-"""Following vmm: a port whose VM is gone is released.
+"""Following vmm: names of VMs, which are live, and ports whose VM is gone, which are released.
 
 A VM's port is attached before the VM is made, so a lease without a VM is given ten minutes from
 when that was seen first. They are measured here: the host's clock may jump, at boot above all.
@@ -12,12 +12,12 @@ import time
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import NexusError
-from nexus_rpc.vms import Lost
+from nexus_rpc.vms import LIVE, Lost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from nexus.vmm.v1.vmm_pb2 import WatchVmsResponse
+    from nexus.vmm.v1.vmm_pb2 import Vm, WatchVmsResponse
     from nexus_netd.netd import Netd
 
 _log = logging.getLogger(__name__)
@@ -52,17 +52,16 @@ class Follower:
 
     async def sweep(self) -> None:
         """Release the ports that have had no VM for ten minutes."""
-        leases = await self._netd.all()
         before, self._alone = self._alone, {}
-        for lease in leases:
+        for vm_id in list(self._netd.view().ports):
             # Asked anew for each: while one is released, more may be told.
             if not self._synced.is_set():
                 return
-            if lease.vm_id in self._known:
+            if vm_id in self._known:
                 continue
-            since = self._alone[lease.vm_id] = before.get(lease.vm_id, self._now())
+            since = self._alone[vm_id] = before.get(vm_id, self._now())
             if self._now() - since > GRACE:
-                await self._release(lease.vm_id, "it has no VM")
+                await self._release(vm_id, "it has no VM")
 
     async def _sweep_regularly(self) -> None:
         while True:
@@ -77,15 +76,25 @@ class Follower:
             self._synced.clear()
             self._known.clear()
             self._alone.clear()
+            self._netd.unheard()
             return
         kind = event.WhichOneof("event")
         if kind == "vm":
             self._known.add(event.vm.id)
+            await self._hear(event.vm)
         elif kind == "deleted_vm_id":
             self._known.discard(event.deleted_vm_id)
+            self._netd.unheard([event.deleted_vm_id])
             await self._release(event.deleted_vm_id, "its VM was deleted")
         elif kind == "synced":
             self._synced.set()
+
+    async def _hear(self, vm: Vm) -> None:
+        try:
+            await self._netd.heard(vm.id, vm.name, live=vm.state in LIVE)
+        except NexusError as error:
+            # Told again with the VM's next change of state.
+            _log.warning("the name of VM %s is not stored: %s", vm.id, error)
 
     async def _release(self, vm_id: str, why: str) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Leases: which VM holds which address and TAP. The store is the truth; the kernel follows it.
+"""Ports in the store: which VM holds which address, MAC and TAP, and what is its own.
 
 An address is found without a search: first those that nobody ever had, then the one that has
 been free for longest, so that a late packet seldom meets a new holder.
@@ -6,185 +6,308 @@ been free for longest, so that a late packet seldom meets a new holder.
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from nexus_netd.subnet import FIRST_GUEST
-from nexus_rpc import requests
+from nexus_netd.guests import bridge_name, bridge_number, resolve
+from nexus_netd.model import Limits, Port
+from nexus_netd.policies import Write
+from nexus_netd.subnet import mac, numbered_mac
 from nexus_rpc.errors import ResourceExhausted
-from nexus_rpc.settings import SettingsError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-    from nexus_netd.subnet import Subnet
+    from nexus_netd.model import Guest, NetworkSpec, Policy
+    from nexus_netd.policies import Policies
+    from nexus_netd.view import View
     from nexus_rpc.database import Database
 
-MIGRATIONS = (
-    f"""
-CREATE TABLE leases (
-  host INTEGER PRIMARY KEY,
-  vm_id TEXT NOT NULL UNIQUE,
-  tap TEXT NOT NULL UNIQUE,
-  created REAL NOT NULL
-);
-CREATE TABLE freed (
-  turn INTEGER PRIMARY KEY AUTOINCREMENT,
-  host INTEGER NOT NULL UNIQUE
-);
-CREATE TABLE pool (
-  id INTEGER PRIMARY KEY CHECK (id = 1),
-  subnet TEXT NOT NULL,
-  next INTEGER NOT NULL
-);
-{requests.SCHEMA}
-""",
-)
+PORTS_OF_A_BRIDGE = 250
+"""Linux takes 1,023 (net/bridge/br_private.h, BR_MAX_PORTS), but each makes the next slower."""
+
+_MOST_BRIDGES = 100  # their names end in two digits
 
 
 @dataclass(frozen=True)
-class Lease:
-    """A VM's address, as its number in the subnet, and its TAP. `created` is in Unix seconds."""
+class Place:
+    """What a new port is to have. `after` is the first address that nobody ever had, afterwards."""
 
+    number: int
     host: int
-    vm_id: str
-    tap: str
-    created: float
-
-
-class TapTaken(Exception):  # it is no error: the caller restores the other's TAP
-    """The kernel gave a new TAP the name that another lease holds: that one's TAP is missing."""
+    after: int
+    bridge: str
+    mac: str
 
 
 class Leases:
-    """The leases of one subnet. Use `Leases.open`."""
+    """The ports of all networks; `view` follows."""
 
-    def __init__(self, database: Database, subnet: Subnet, held: int) -> None:
+    def __init__(self, database: Database, view: View, policies: Policies, last: int) -> None:
         self._database = database
-        self._subnet = subnet
-        self.held = held
-        """How many there are."""
+        self._view = view
+        self._policies = policies
+        self._last = last
 
-    @classmethod
-    async def open(cls, database: Database, subnet: Subnet) -> Leases:
-        """Take up the leases in `database`.
+    async def place(self, spec: NetworkSpec, host: int | None = None) -> Place:
+        """Return what the network's next port is to have, at `host` if that is free.
 
-        Raises SettingsError when they belong to another subnet: their VMs hold its addresses.
+        Raises ResourceExhausted (SUBNET_FULL).
         """
-        text = str(subnet.network)
 
-        def work(connection: sqlite3.Connection) -> int:
-            (count,) = connection.execute("SELECT count(*) FROM leases").fetchone()
-            row = connection.execute("SELECT subnet FROM pool").fetchone()
-            if row is not None and row["subnet"] == text:
-                return int(count)
-            if count:
-                raise SettingsError(
-                    f"subnet is {text} but {count} ports have addresses of {row['subnet']}: "
-                    f"set it back, detach them or call CleanupNetwork, and change it then"
-                )
-            connection.execute("DELETE FROM freed")
-            connection.execute("REPLACE INTO pool VALUES (1, ?, ?)", (text, FIRST_GUEST))
-            return 0
-
-        return cls(database, subnet, await database.write(work))
-
-    async def get(self, vm_id: str) -> Lease | None:
-        """Return the VM's lease."""
-
-        def work(connection: sqlite3.Connection) -> Lease | None:
-            row = connection.execute("SELECT * FROM leases WHERE vm_id = ?", (vm_id,)).fetchone()
-            return row and Lease(**row)
-
-        return await self._database.read(work)
-
-    async def page(self, after: int, size: int) -> Sequence[Lease]:
-        """Return up to `size` leases with host numbers above `after`, in their order."""
-        return await self._select("WHERE host > ? ORDER BY host LIMIT ?", after, size)
-
-    async def all(self) -> Sequence[Lease]:
-        """Return all leases in the order of their addresses."""
-        return await self._select("ORDER BY host")
-
-    async def next_host(self) -> int:
-        """Return the host number that `add` is to be given. Raises ResourceExhausted."""
-
-        def work(connection: sqlite3.Connection) -> int:
-            (fresh,) = connection.execute("SELECT next FROM pool").fetchone()
-            if fresh <= self._subnet.last_guest:
-                return int(fresh)
-            row = connection.execute("SELECT host FROM freed ORDER BY turn LIMIT 1").fetchone()
-            if row is None:
-                raise ResourceExhausted(
-                    "SUBNET_FULL",
-                    f"all {self._subnet.capacity} addresses of {self._subnet.network} are taken; "
-                    "detach a port, or use a larger subnet",
-                    subnet=str(self._subnet.network),
-                )
-            return int(row["host"])
-
-        return await self._database.read(work)
-
-    async def add(self, vm_id: str, host: int, tap: str) -> Lease:
-        """Make the lease. Raises TapTaken."""
-        lease = Lease(host, vm_id, tap, time.time())
-
-        def work(connection: sqlite3.Connection) -> None:
-            _check_free(connection, tap)
-            connection.execute("DELETE FROM freed WHERE host = ?", (host,))
-            connection.execute("UPDATE pool SET next = next + 1 WHERE next = ?", (host,))
-            connection.execute(
-                "INSERT INTO leases (host, vm_id, tap, created) VALUES (?, ?, ?, ?)",
-                (lease.host, lease.vm_id, lease.tap, lease.created),
-            )
-            self.held += 1
-
-        await self._database.write(work)
-        return lease
-
-    async def rename(self, vm_id: str, tap: str) -> None:
-        """Give the VM's lease another TAP. Raises TapTaken."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            _check_free(connection, tap)
-            connection.execute("UPDATE leases SET tap = ? WHERE vm_id = ?", (tap, vm_id))
-
-        await self._database.write(work)
-
-    async def remove(self, vm_id: str) -> None:
-        """Give the VM's lease up, if it has one."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            row = connection.execute(
-                "DELETE FROM leases WHERE vm_id = ? RETURNING host", (vm_id,)
+        def work(connection: sqlite3.Connection) -> tuple[int, int]:
+            (after,) = connection.execute(
+                "SELECT next FROM networks WHERE name = ?", (spec.name,)
             ).fetchone()
-            if row:
-                connection.execute("INSERT INTO freed (host) VALUES (?)", (row["host"],))
-                self.held -= 1
+            # Beyond it only addresses that were asked for are taken; each is passed once.
+            while self._is_taken(spec, after):
+                after += 1
+            row = connection.execute(
+                "SELECT host FROM released WHERE network = ? ORDER BY turn LIMIT 1", (spec.name,)
+            ).fetchone()
+            return after, row["host"] if row else 0
 
-        await self._database.write(work)
+        after, oldest = await self._database.read(work)
+        bridge = self._roomy(spec)
+        if host is None:
+            if after <= spec.subnet.last_guest:
+                host, after = after, after + 1
+            elif oldest:
+                host = oldest
+            else:
+                raise _full(spec, f"all {spec.subnet.capacity} addresses are taken")
+        address = spec.subnet.interface(host).ip
+        wanted = mac(address)
+        number = self._last + 1
+        return Place(
+            number,
+            host,
+            after,
+            bridge,
+            numbered_mac(number) if wanted in self._view.macs else wanted,
+        )
 
-    async def clear(self) -> int:
-        """Give all leases up; return how many there were."""
+    def add(self, port: Port, after: int) -> Write:
+        """Make a port; `after` is as in its `Place`."""
 
-        def work(connection: sqlite3.Connection) -> int:
-            connection.execute("INSERT INTO freed (host) SELECT host FROM leases ORDER BY created")
-            self.held = 0
-            return connection.execute("DELETE FROM leases").rowcount
+        def sql(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "DELETE FROM released WHERE network = ? AND host = ?", (port.network, port.host)
+            )
+            connection.execute("UPDATE networks SET next = ? WHERE name = ?", (after, port.network))
+            self._write(connection, port, unsettled=False)
 
-        return await self._database.write(work)
+        return Write(sql, lambda: self._remember(port))
 
-    async def _select(self, clause: str, *values: int) -> Sequence[Lease]:
-        def work(connection: sqlite3.Connection) -> list[Lease]:
-            # The clause is one of this class's own.
-            rows = connection.execute(f"SELECT * FROM leases {clause}", values)  # noqa: S608
-            return [Lease(**row) for row in rows]
+    def put(self, port: Port, *, unsettled: bool = False) -> Write:
+        """Change a port. An unsettled one has connections that may have to be cut."""
+
+        def sql(connection: sqlite3.Connection) -> None:
+            self._write(connection, port, unsettled=unsettled)
+
+        return Write(sql, lambda: self._remember(port))
+
+    def refresh(self, vm_ids: Collection[str]) -> Write:
+        """Resolve ports anew whose network changes in the same transaction."""
+
+        def apply() -> None:
+            for vm_id in vm_ids:
+                self._remember(self._view.ports[vm_id])
+
+        return Write(lambda _: None, apply)
+
+    def rehost(self, ports: Sequence[Port]) -> Write:
+        """Give ports other addresses of their network, all at once: they may swap."""
+
+        def sql(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "UPDATE ports SET host = -host WHERE number = ?", [(port.number,) for port in ports]
+            )
+            connection.executemany(
+                "UPDATE ports SET host = ? WHERE number = ?",
+                [(port.host, port.number) for port in ports],
+            )
+
+        def apply() -> None:
+            for port in ports:
+                self._remember(port)
+
+        return Write(sql, apply)
+
+    def settle(self, vm_ids: Collection[str], *, unsettled: bool = False) -> Write:
+        """Write down that the ports' connections are as they should be, or may not be."""
+
+        def sql(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "UPDATE ports SET unsettled = ? WHERE vm_id = ?",
+                [(unsettled, vm_id) for vm_id in vm_ids],
+            )
+
+        return Write(sql, lambda: None)
+
+    def remove(self, port: Port) -> Write:
+        """Give a port up, its links and publications with it; its address is free from now on."""
+
+        def sql(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM ports WHERE vm_id = ?", (port.vm_id,))
+            connection.execute(
+                "INSERT INTO released (network, host) SELECT name, :host FROM networks"
+                " WHERE name = :network AND :host < next",
+                {"network": port.network, "host": port.host},
+            )
+
+        return Write(sql, lambda: self._forget(port.vm_id))
+
+    def clear(self) -> Write:
+        """Give all ports up; the one that was made first comes first in turn."""
+
+        def sql(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO released (network, host) SELECT network, host FROM ports"
+                " JOIN networks ON name = network WHERE host < next ORDER BY number"
+            )
+            connection.execute("DELETE FROM ports")
+
+        def apply() -> None:
+            for vm_id in list(self._view.ports):
+                self._forget(vm_id)
+
+        return Write(sql, apply)
+
+    def resolve(self, port: Port) -> Guest:
+        """Return the guest behind a port."""
+        return resolve(port, self._view.networks[port.network], self._policies.number)
+
+    async def page(self, after: int, size: int, network: str) -> Sequence[Port]:
+        """Return up to `size` ports with numbers above `after`, oldest first."""
+        where = "WHERE number > ? AND network = ?" if network else "WHERE number > ?"
+        values = (after, network, size) if network else (after, size)
+
+        def work(connection: sqlite3.Connection) -> list[str]:
+            rows = connection.execute(
+                f"SELECT vm_id FROM ports {where} ORDER BY number LIMIT ?",  # noqa: S608  # one of two
+                values,
+            )
+            return [row["vm_id"] for row in rows]
+
+        found = await self._database.read(work)
+        return [self._view.ports[vm_id] for vm_id in found if vm_id in self._view.ports]
+
+    async def unsettled(self) -> Sequence[str]:
+        """Return the VMs whose connections may not be as they should be."""
+
+        def work(connection: sqlite3.Connection) -> list[str]:
+            rows = connection.execute("SELECT vm_id FROM ports WHERE unsettled ORDER BY number")
+            return [row["vm_id"] for row in rows]
 
         return await self._database.read(work)
 
+    async def released(self, network: str) -> tuple[int, Sequence[int]]:
+        """Return the first address that nobody ever had, and those given back, in turn."""
 
-def _check_free(connection: sqlite3.Connection, tap: str) -> None:
-    if connection.execute("SELECT 1 FROM leases WHERE tap = ?", (tap,)).fetchone():
-        raise TapTaken(tap)
+        def work(connection: sqlite3.Connection) -> tuple[int, list[int]]:
+            (after,) = connection.execute(
+                "SELECT next FROM networks WHERE name = ?", (network,)
+            ).fetchone()
+            rows = connection.execute(
+                "SELECT host FROM released WHERE network = ? ORDER BY turn", (network,)
+            )
+            return after, [row["host"] for row in rows]
+
+        return await self._database.read(work)
+
+    def _is_taken(self, spec: NetworkSpec, host: int) -> bool:
+        if host > spec.subnet.last_guest:
+            return False
+        return self._view.at_address(spec.subnet.interface(host).ip) is not None
+
+    def _roomy(self, spec: NetworkSpec) -> str:
+        counts = self._view.bridges_of(spec.name)
+        for number in range(_MOST_BRIDGES):
+            name = bridge_name(spec.bridge, number)
+            if counts.get(name, 0) < PORTS_OF_A_BRIDGE:
+                return name
+        raise _full(spec, f"its {_MOST_BRIDGES} bridges hold {PORTS_OF_A_BRIDGE} ports each")
+
+    def _write(self, connection: sqlite3.Connection, port: Port, *, unsettled: bool) -> None:
+        details = {
+            "limits": asdict(port.limits),
+            "upstream_dns": port.upstream_dns,
+            "search": port.search,
+            "vm_name": port.vm_name,
+        }
+        bridge = bridge_number(self._view.networks[port.network].bridge, port.bridge)
+        connection.execute(
+            "INSERT INTO ports (number, vm_id, network, host, bridge, tap, mac, created, policy,"
+            " details, unsettled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (number) DO UPDATE SET host = excluded.host, bridge = excluded.bridge,"
+            " tap = excluded.tap, policy = excluded.policy, details = excluded.details,"
+            " unsettled = max(unsettled, excluded.unsettled)",
+            (
+                port.number,
+                port.vm_id,
+                port.network,
+                port.host,
+                bridge,
+                port.tap,
+                port.mac,
+                port.created,
+                port.policy and self._policies.number(port.policy),
+                json.dumps(details),
+                unsettled,
+            ),
+        )
+
+    def _remember(self, port: Port) -> None:
+        self._last = max(self._last, port.number)
+        self._view.put_port(port, self.resolve(port))
+
+    def _forget(self, vm_id: str) -> None:
+        for link in self._view.links_with(vm_id):
+            self._view.remove_link(link)
+        for publication in list(self._view.publications_of(vm_id)):
+            self._view.remove_publication(publication)
+        self._view.remove_port(vm_id)
+
+
+def load(
+    connection: sqlite3.Connection, bridges: dict[str, str], policies: dict[int, Policy]
+) -> tuple[int, list[Port]]:
+    """Return the last port's number, and all ports, oldest first.
+
+    `bridges` are the first bridges of the networks.
+    """
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'ports'").fetchone()
+    rows = connection.execute("SELECT * FROM ports ORDER BY number")
+    return (row["seq"] if row else 0), [_port(row, bridges, policies) for row in rows]
+
+
+def _port(row: sqlite3.Row, bridges: dict[str, str], policies: dict[int, Policy]) -> Port:
+    details = json.loads(row["details"])
+    return Port(
+        number=row["number"],
+        vm_id=row["vm_id"],
+        network=row["network"],
+        host=row["host"],
+        bridge=bridge_name(bridges[row["network"]], row["bridge"]),
+        tap=row["tap"],
+        mac=row["mac"],
+        created=row["created"],
+        policy=policies[row["policy"]] if row["policy"] else None,
+        limits=Limits(**details.get("limits", {})),
+        upstream_dns=tuple(details.get("upstream_dns", ())),
+        search=tuple(details.get("search", ())),
+        vm_name=details.get("vm_name", ""),
+    )
+
+
+def _full(spec: NetworkSpec, why: str) -> ResourceExhausted:
+    return ResourceExhausted(
+        "SUBNET_FULL",
+        f"network {spec.name} ({spec.subnet.network}) is full: {why}; "
+        "detach a port, or use another network",
+        network=spec.name,
+        subnet=str(spec.subnet.network),
+    )

@@ -111,9 +111,10 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class Port:
-    """A VM's lease, as stored. `number` counts ports up, `host` is the address's place in the subnet.
+    """A VM's lease, as stored.
 
-    `policy` and `limits` are its own; None and 0 mean the network's. `created` is in Unix seconds.
+    `number` counts ports up, `host` is the address's place in the subnet. `policy` and `limits` are
+    its own; None and 0 mean the network's. `created` is in Unix seconds.
     """
 
     number: int
@@ -177,7 +178,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class Pin:
-    """An address that a guest was given for a name; it may reach it until `expires` (Unix seconds)."""
+    """An address that a guest was given for a name, good until `expires` (Unix seconds)."""
 
     vm_id: str
     domain: str

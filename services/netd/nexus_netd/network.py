@@ -1,122 +1,271 @@
-"""The network that ports are on: bridge, gateway address, forwarding and rules."""
+"""Networks: made, changed, moved to another subnet, and removed. Calls hold the turn."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nexus_netd import firewall
-from nexus_netd.kernel import Bridge
-from nexus_netd.plan import Step, carry_out
-from nexus_netd.subnet import mac
-from nexus_rpc.errors import FailedPrecondition
+from nexus_netd import fitness
+from nexus_netd.networks import DEFAULT, overlapping
+from nexus_netd.ruleset import Change
+from nexus_netd.settle import settle
+from nexus_netd.state import of_pins
+from nexus_netd.subnet import FIRST_GUEST
+from nexus_rpc.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    ResourceExhausted,
+    invalid_field,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nexus_netd.kernel import Kernel, Stamp
+    from nexus_netd.model import Guest, NetworkSpec, Port
+    from nexus_netd.policies import Write
+    from nexus_netd.repair import Repair
+    from nexus_netd.state import State
     from nexus_netd.subnet import Subnet
+    from nexus_netd.wanted import Wanted
+
+MOST = 64
+"""Networks that a host has at most."""
 
 
 class Network:
-    """One bridge and its subnet. Calls must not overlap: the caller holds a lock."""
+    """What becomes of networks."""
 
-    def __init__(self, kernel: Kernel, bridge: str, subnet: Subnet, mtu: int) -> None:
-        self._kernel = kernel
-        self._subnet = subnet
-        self._bridge = Bridge(bridge, mac(subnet.gateway.ip), mtu)
-        self._table = firewall.table(bridge, subnet.network)
-        self._seen: Stamp | None = None
+    def __init__(self, state: State, repair: Repair) -> None:
+        self._state = state
+        self._repair = repair
+        self._kernel = state.kernel
+        self._view = state.view
 
-    async def ensure(self) -> list[str]:
-        """Make or repair everything; return what had to be done, for people.
+    async def create(self, spec: NetworkSpec) -> NetworkSpec:
+        """Make a network. Without a bridge's name one is chosen. A repeat changes nothing.
 
-        Raises FailedPrecondition (SUBNET_IN_USE, BRIDGE_FOREIGN) before anything is touched.
+        Raises AlreadyExists (NETWORK_EXISTS), FailedPrecondition (SUBNET_OVERLAPS, SUBNET_IN_USE,
+        BRIDGE_FOREIGN, IPV6_BY_RA), InvalidArgument, KernelError.
         """
-        await self._check()
-        done = await carry_out(self._plan())
-        before, self._seen = self._seen, await self._kernel.stamp(self._bridge.name)
-        if not done and before and self._seen and before.bridge != self._seen.bridge:
-            done.append(f"bridge {self._bridge.name} found replaced")
-        return done
-
-    async def untouched(self) -> bool:
-        """Whether nobody has touched bridge or rules since they were last in order. Cheap."""
-        return self._seen is not None and self._seen == await self._kernel.stamp(self._bridge.name)
-
-    @property
-    def wanted(self) -> bool:
-        """Whether it was in order once, and not removed since."""
-        return self._seen is not None
-
-    async def remove(self) -> tuple[bool, bool]:
-        """Remove bridge and rules; return whether there was a bridge and a table.
-
-        Forwarding stays on: others may have come to rely on it.
-        """
-        self._seen = None
-        link = await self._kernel.bridge(self._bridge.name)
-        ours = link is not None and link.kind == "bridge"
-        bridge = ours and await self._kernel.remove_bridge(self._bridge.name)
-        return bridge, await self._kernel.remove_table()
-
-    async def _check(self) -> None:
-        name = self._bridge.name
-        link = await self._kernel.bridge(name)
-        if link is not None and link.kind != "bridge":
-            raise FailedPrecondition(
-                "BRIDGE_FOREIGN",
-                f"{name} is a link of kind {link.kind or 'unknown'!r}, not a bridge; rename it, "
-                "or set another name for the bridge",
-                bridge=name,
+        known = self._view.networks.get(spec.name)
+        if known is not None and known == replace(spec, bridge=spec.bridge or known.bridge):
+            return known
+        self._check_new(spec)
+        spec = replace(spec, bridge=spec.bridge or await self._free_bridge())
+        await fitness.check(self._kernel, spec, [spec.bridge], new=True)
+        store = self._state.store
+        async with self._state.undo() as undo:
+            undo.push("network", lambda: self._remove(spec))
+            await self._state.change(
+                lambda: self._state.wants.of_network(spec.name),
+                [store.policies.keep(spec.default_policy), store.networks.put(spec)],
+                [store.networks.remove(spec.name), store.policies.sweep(spec.default_policy)],
             )
-        network = self._subnet.network
-        overlaps = await self._kernel.overlaps(network, name)
-        if overlaps:
-            first = overlaps[0]
-            raise FailedPrecondition(
-                "SUBNET_IN_USE",
-                f"subnet {network} overlaps {first.network} on {first.link}; "
-                "set a subnet that the host does not use",
-                subnet=str(network),
-                overlap=str(first.network),
-                link=first.link,
-            )
+            await self._repair.network(spec)
+        self._state.feed.tell("changed", "", spec.name, f"made with {spec.subnet.network}")
+        return spec
 
-    def _plan(self) -> Sequence[Step]:
-        kernel, want, gateway = self._kernel, self._bridge, self._subnet.gateway
+    async def update(self, spec: NetworkSpec) -> int:
+        """Change what a network has beside its addresses; return how many connections were cut."""
+        before = self._state.network(spec.name)
+        if before == spec:
+            return 0
+        state, store = self._state, self._state.store
+        vm_ids = [
+            vm_id
+            for vm_id in self._vm_ids(spec.name)
+            if before.default_limits != spec.default_limits
+            or self._view.ports[vm_id].policy is None
+        ]
+        held = (before.default_policy, spec.default_policy)
 
-        async def no_bridge() -> bool:
-            return await kernel.bridge(want.name) is None
+        def scope() -> Wanted:
+            network = state.wants.of_network(spec.name)
+            return network.with_all(state.wants.of_guests(vm_ids, state.policies(*held)))
 
-        async def bridge_differs() -> bool:
-            return await kernel.bridge(want.name) != want
+        def writes(to: NetworkSpec, since: NetworkSpec) -> list[Write]:
+            return [
+                store.policies.keep(to.default_policy),
+                store.networks.put(to),
+                store.leases.refresh(vm_ids),
+                store.policies.sweep(since.default_policy),
+            ]
 
-        async def address_differs() -> bool:
-            return list(await kernel.addresses(want.name)) != [gateway]
-
-        async def not_forwarding() -> bool:
-            return not await kernel.forwarding()
-
-        async def table_differs() -> bool:
-            return await kernel.table() != self._table
-
-        return (
-            Step(
-                f"bridge {want.name} made",
-                no_bridge,
-                lambda: kernel.put_bridge(want),
-                lambda: kernel.remove_bridge(want.name),
-            ),
-            Step(f"bridge {want.name} repaired", bridge_differs, lambda: kernel.put_bridge(want)),
-            Step(
-                f"address {gateway} set",
-                address_differs,
-                lambda: kernel.put_address(want.name, gateway),
-            ),
-            Step("IPv4 forwarding turned on", not_forwarding, kernel.put_forwarding),
-            Step(
-                f"table inet {firewall.NAME} written",
-                table_differs,
-                lambda: kernel.put_table(self._table),
-            ),
+        await state.change(
+            scope,
+            [*writes(spec, before), store.leases.settle(vm_ids, unsettled=True)],
+            [*writes(before, spec), store.leases.settle(vm_ids)],
+            repin=vm_ids if before.default_policy != spec.default_policy else (),
         )
+        cut = await settle(state, vm_ids)
+        await store.commit(store.leases.settle(vm_ids))
+        state.feed.tell("changed", "", spec.name, f"{cut} connections cut")
+        return cut
+
+    async def delete(self, name: str) -> bool:
+        """Remove a network that has no ports. Returns whether there was one."""
+        if name == DEFAULT:
+            raise FailedPrecondition(
+                "NETWORK_PERMANENT",
+                f"network {DEFAULT!r} stays; CleanupNetwork takes it from the kernel",
+                network=name,
+            )
+        spec = self._view.networks.get(name)
+        if spec is None:
+            return False
+        count = self._view.port_count(name)
+        if count:
+            raise FailedPrecondition(
+                "NETWORK_IN_USE",
+                f"network {name!r} has {count} ports; detach them first",
+                network=name,
+                ports=str(count),
+            )
+        async with self._state.undo() as undo:
+            undo.push("network", lambda: self._bring_back(spec))
+            await self._remove(spec)
+        self._state.feed.tell("changed", "", name, "removed")
+        return True
+
+    async def migrate(self, name: str, subnet: Subnet) -> Sequence[Guest]:
+        """Move a network to another subnet; return its ports with their new addresses.
+
+        Raises NotFound, FailedPrecondition (SUBNET_OVERLAPS, SUBNET_IN_USE), ResourceExhausted
+        (SUBNET_FULL), KernelError.
+        """
+        before = self._state.network(name)
+        vm_ids = self._vm_ids(name)
+        if before.subnet == subnet:
+            return [self._view.guests[vm_id] for vm_id in vm_ids]
+        spec = replace(before, subnet=subnet)
+        self._check_overlap(spec)
+        if len(vm_ids) > subnet.capacity:
+            raise ResourceExhausted(
+                "SUBNET_FULL",
+                f"network {name!r} has {len(vm_ids)} ports, and {subnet.network} has room for "
+                f"{subnet.capacity}; use a larger subnet",
+                network=name,
+                subnet=str(subnet.network),
+            )
+        await fitness.check_addresses(self._kernel, spec, self._view.bridges_of(name))
+        old = [self._view.guests[vm_id] for vm_id in vm_ids]
+        flows = await self._kernel.flows([address for one in old for address in one.addresses])
+        do, undo = await self._move(before, spec, [self._view.ports[vm_id] for vm_id in vm_ids])
+        async with self._state.undo() as back:
+            await self._state.store.commit(*do)
+            back.push("kernel", self._repair.everything)
+            back.push("addresses", lambda: self._state.store.commit(*undo))
+            await self._move_pins(old)
+            await self._repair.everything()
+            if flows:
+                await self._kernel.cut(flows)
+        self._state.feed.tell("changed", "", name, f"moved to {subnet.network}")
+        return [self._view.guests[vm_id] for vm_id in vm_ids]
+
+    async def _move(
+        self, before: NetworkSpec, spec: NetworkSpec, ports: Sequence[Port]
+    ) -> tuple[list[Write], list[Write]]:
+        """Return what to write for the move, and for the way back."""
+        store = self._state.store
+        after, released = await store.leases.released(spec.name)
+        if after - 1 <= spec.subnet.last_guest and all(
+            port.host <= spec.subnet.last_guest for port in ports
+        ):
+            moved, counts = list(ports), (after, released)
+        else:
+            moved = [replace(port, host=FIRST_GUEST + n) for n, port in enumerate(ports)]
+            counts = (FIRST_GUEST + len(ports), ())
+        do = [store.networks.put(spec), store.leases.rehost(moved)]
+        undo = [store.networks.put(before), store.leases.rehost(ports)]
+        return (
+            [*do, store.networks.recount(spec.name, *counts)],
+            [*undo, store.networks.recount(spec.name, after, released)],
+        )
+
+    async def _move_pins(self, old: Sequence[Guest]) -> None:
+        """Let guests reach from their new addresses what they were given at the old ones."""
+        live = {guest.vm_id: self._state.pins.live(guest.vm_id) for guest in old}
+        guests = self._view.guests
+        await self._state.tell(
+            Change(
+                remove=tuple(pin for one in old for pin in of_pins(one, live[one.vm_id])),
+                add=tuple(
+                    pin for one in old for pin in of_pins(guests[one.vm_id], live[one.vm_id])
+                ),
+            )
+        )
+
+    async def _remove(self, spec: NetworkSpec) -> None:
+        store = self._state.store
+        bridges = list(self._view.bridges_of(spec.name)) or [spec.bridge]
+        if spec.name in self._view.networks:
+            await self._state.change(
+                lambda: self._state.wants.of_network(spec.name),
+                [store.networks.remove(spec.name), store.policies.sweep(spec.default_policy)],
+                [store.policies.keep(spec.default_policy), store.networks.put(spec)],
+            )
+        if spec.name in self._state.problems:
+            del self._state.problems[spec.name]
+            self._state.wants.absent.discard(spec.name)
+            return  # nothing of it is in the kernel
+        for name in bridges:
+            await self._kernel.remove_bridge(name)
+        await self._repair.subnets()
+
+    async def _bring_back(self, spec: NetworkSpec) -> None:
+        store = self._state.store
+        await self._state.change(
+            lambda: self._state.wants.of_network(spec.name),
+            [store.policies.keep(spec.default_policy), store.networks.put(spec)],
+            [],
+        )
+        await self._repair.network(spec)
+
+    def _vm_ids(self, network: str) -> list[str]:
+        return [port.vm_id for port in self._view.ports.values() if port.network == network]
+
+    def _check_new(self, spec: NetworkSpec) -> None:
+        if len(self._view.networks) >= MOST and spec.name not in self._view.networks:
+            raise ResourceExhausted(
+                "TOO_MANY_NETWORKS", f"there are {MOST} networks, the most; delete one first"
+            )
+        for other in self._view.networks.values():
+            if other.name == spec.name or _clash(other.bridge, spec.bridge):
+                what = "name" if other.name == spec.name else f"bridge {spec.bridge!r}"
+                raise AlreadyExists(
+                    "NETWORK_EXISTS",
+                    f"network {other.name!r} ({other.subnet.network} on {other.bridge}) has the "
+                    f"{what}; choose another",
+                    network=other.name,
+                )
+        self._check_overlap(spec)
+
+    def _check_overlap(self, spec: NetworkSpec) -> None:
+        other = overlapping(spec, list(self._view.networks.values()))
+        if other is not None:
+            raise FailedPrecondition(
+                "SUBNET_OVERLAPS",
+                f"subnet {spec.subnet.network} overlaps network {other.name!r} "
+                f"({', '.join(map(str, filter(None, (other.subnet.network, other.ipv6))))}); "
+                "choose another",
+                subnet=str(spec.subnet.network),
+                network=other.name,
+            )
+
+    async def _free_bridge(self) -> str:
+        for number in range(1, 10_000):
+            name = f"nexbr{number}"
+            taken = any(_clash(one.bridge, name) for one in self._view.networks.values())
+            if not taken and await self._kernel.bridge(name) is None:
+                return name
+        raise invalid_field("network.bridge", "", "name one: all of nexbr1 to nexbr9999 are taken")
+
+
+def _clash(one: str, other: str) -> bool:
+    """Whether two networks' bridges would get one name: the next of NAME are NAME-1, NAME-2..."""
+    return bool(other) and (
+        one == other
+        or re.fullmatch(re.escape(one) + r"-\d+", other) is not None
+        or re.fullmatch(re.escape(other) + r"-\d+", one) is not None
+    )

@@ -1,52 +1,48 @@
-"""A plan: the steps of an operation in one place, each checked before it is done."""
+"""An operation's way back: what was done is undone, last first, when a later step fails."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from nexus_rpc.errors import NexusError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One change. `name` says for people what was done; `undo` must bear a half-done `do`."""
+class Undo:
+    """A block of steps; each says beforehand how to take it back, and must bear a half-done step.
 
-    name: str
-    needed: Callable[[], Awaitable[bool]]
-    do: Callable[[], Awaitable[object]]
-    undo: Callable[[], Awaitable[object]] | None = None
-
-
-async def carry_out(steps: Sequence[Step]) -> list[str]:
-    """Do the steps that are needed, in order; return their names.
-
-    When one fails, those done are undone, last first, and the failure is raised.
+    `failed` is called when that fails too: what remains is then put right by a repair.
     """
-    begun: list[Step] = []
-    try:
-        for step in steps:
-            if await step.needed():
-                begun.append(step)
-                await step.do()
-    except BaseException:
-        for step in reversed(begun):
-            await _undo(step)
-        raise
-    return [step.name for step in begun]
 
+    def __init__(self, failed: Callable[[], object]) -> None:
+        self._failed = failed
+        self._steps: list[tuple[str, Callable[[], Awaitable[object]]]] = []
 
-async def _undo(step: Step) -> None:
-    if step.undo is None:
-        return
-    try:
-        await step.undo()
-    except NexusError as error:
-        # What remains is put right by the next EnsureNetwork; the caller is owed the first error.
-        _log.warning("could not undo %r: %s", step.name, error)
+    def push(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
+        """Do `step` if the block fails from here on; `what` names it for people."""
+        self._steps.append((what, step))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            return
+        for what, step in reversed(self._steps):
+            try:
+                await step()
+            except NexusError as cause:
+                # The caller is owed the first error.
+                _log.warning("could not undo %r: %s", what, cause)
+                self._failed()

@@ -3,58 +3,74 @@
 from __future__ import annotations
 
 import pwd
-import re
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from pathlib import Path
 
-from nexus_netd.subnet import Subnet
+from nexus_netd import checks
+from nexus_netd.model import CONNECTIONS, HostPort, Limits, Mode, NetworkSpec, Policy, Protocol
+from nexus_netd.networks import DEFAULT
+from nexus_netd.requested import DNS, LEAST_MTU, MOST_HOST_PORTS, MOST_MTU
+from nexus_rpc.errors import InvalidArgument
 from nexus_rpc.server import ServerSettings
 from nexus_rpc.settings import SettingsError
 
-FROM_HOST = "from-host"
-_MOST_DNS = 5
-# systemd-resolved writes the servers it asks itself here; resolv.conf names only its stub.
-_RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
-_LINK_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+_POLICIES = (Mode.OPEN.value, Mode.NONE.value)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What netd runs with.
+    """What netd runs with; the first eight, and `connections`, are of the network "default".
 
-    `dns` is 1 to 5 addresses, or ["from-host"]: those of the host's resolv.conf when netd starts.
-    `mtu` is in bytes. `tap_owner` is the user that VMs run as, by name or number. `vmm` is where
-    vmm is followed, as a gRPC target.
+    `dns` is 1 to 5 addresses, or ["from-host"]: those of the host's resolv.conf at the time. `mtu`
+    is in bytes. `policy` is "open" or "none". `host_ports` are services of the host that guests
+    may reach, "tcp/8080". `tap_owner` is the user that VMs run as, by name or number. `vmm` is
+    where vmm is followed, `resolver` where the resolver is driven, as gRPC targets.
     """
 
     bridge: str = "nexbr0"
     subnet: str = "172.16.0.0/12"
-    dns: tuple[str, ...] = ("8.8.8.8", "1.1.1.1")
+    ipv6_subnet: str = ""
+    dns: tuple[str, ...] = DNS
+    search: tuple[str, ...] = ("nexus",)
     mtu: int = 1500
+    policy: str = Mode.OPEN.value
+    host_ports: tuple[str, ...] = ()
+    connections: int = CONNECTIONS
     tap_owner: str = "nexus-vm"
     state_dir: Path = Path("/var/lib/nexus/netd")
     vmm: str = "unix:/run/nexus/vmm/vmm.sock"
+    resolver: str = "unix:/run/nexus/dns/dns.sock"
     server: ServerSettings = field(default_factory=lambda: ServerSettings(Path("/run/nexus/netd")))
 
     def __post_init__(self) -> None:
         """Raise ValueError for what cannot be meant."""
-        if not _LINK_NAME.fullmatch(self.bridge) or self.bridge in {".", ".."}:
-            raise ValueError(
-                f"bridge is {self.bridge!r}: 1 to 15 of letters, digits, '_', '.', '-'"
-            )
         try:
-            Subnet.parse(self.subnet)
-        except ValueError as error:
-            raise ValueError(f"subnet: {error}") from error
-        # Below 1,280 Linux has no IPv6 on a link (RFC 8200), and no setting to turn it off by.
-        if not 1_280 <= self.mtu <= 65_521:  # the latter is a TAP's most
-            raise ValueError(f"mtu is {self.mtu}: 1,280 to 65,521 bytes")
-        if self.dns != (FROM_HOST,):
-            if not 1 <= len(self.dns) <= _MOST_DNS:
-                raise ValueError(f"dns has {len(self.dns)} servers: 1 to {_MOST_DNS}")
-            for server in self.dns:
-                _check_dns(server)
+            self.network()
+        except InvalidArgument as error:
+            raise ValueError(str(error)) from error
+
+    def network(self) -> NetworkSpec:
+        """Return the network "default" as it is to be. Raises ValueError, InvalidArgument."""
+        if not self.dns:
+            raise ValueError("dns has no servers: 1 to 5 addresses, or only 'from-host'")
+        if not LEAST_MTU <= self.mtu <= MOST_MTU:
+            raise ValueError(f"mtu is {self.mtu}: {LEAST_MTU:,} to {MOST_MTU:,} bytes")
+        if self.policy not in _POLICIES:
+            raise ValueError(f"policy is {self.policy!r}: one of {', '.join(_POLICIES)}")
+        if not 1 <= self.connections < 2**32:
+            raise ValueError(f"connections is {self.connections}: at least 1")
+        return NetworkSpec(
+            name=DEFAULT,
+            bridge=checks.bridge_name("bridge", self.bridge),
+            subnet=checks.subnet("subnet", self.subnet),
+            ipv6=checks.ipv6_subnet("ipv6_subnet", self.ipv6_subnet) if self.ipv6_subnet else None,
+            dns=checks.servers("dns", self.dns),
+            search=checks.search("search", self.search),
+            mtu=self.mtu,
+            default_policy=Policy(Mode(self.policy)),
+            default_limits=Limits(connections=self.connections),
+            host_ports=_host_ports(self.host_ports),
+        )
 
 
 def owner_uid(settings: Settings) -> int:
@@ -70,42 +86,13 @@ def owner_uid(settings: Settings) -> int:
         ) from None
 
 
-def dns_servers(settings: Settings, files: tuple[Path, ...] = _RESOLV_CONF) -> tuple[str, ...]:
-    """Return the DNS servers that guests are told. Raises SettingsError.
-
-    From the host: the IPv4 servers that a guest can reach, so none on loopback.
-    """
-    if settings.dns != (FROM_HOST,):
-        return settings.dns
-    for file in files:
-        servers = _nameservers(file)
-        if servers:
-            return servers[:_MOST_DNS]
-    raise SettingsError(
-        f'dns is "{FROM_HOST}" but {" and ".join(map(str, files))} name no IPv4 server '
-        "beyond loopback; list the servers instead"
-    )
-
-
-def _nameservers(file: Path) -> tuple[str, ...]:
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ()
-    words = (line.split() for line in lines)
-    found = [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"]
-    return tuple(server for server in found if _is_usable(server))
-
-
-def _is_usable(server: str) -> bool:
-    try:
-        return not IPv4Address(server).is_loopback
-    except ValueError:
-        return False
-
-
-def _check_dns(server: str) -> None:
-    try:
-        IPv4Address(server)
-    except ValueError:
-        raise ValueError(f'dns has {server!r}: IPv4 addresses, or only "{FROM_HOST}"') from None
+def _host_ports(texts: tuple[str, ...]) -> tuple[HostPort, ...]:
+    if len(texts) > MOST_HOST_PORTS:
+        raise ValueError(f"host_ports has {len(texts)}: at most {MOST_HOST_PORTS}")
+    found = set()
+    for text in texts:
+        name, _, port = text.partition("/")
+        if name not in {"tcp", "udp"} or not port.isdecimal():
+            raise ValueError(f"host_ports has {text!r}: write it as 'tcp/8080' or 'udp/53'")
+        found.add(HostPort(Protocol[name.upper()], checks.port("host_ports", int(port))))
+    return tuple(sorted(found, key=lambda one: (one.protocol, one.port)))

@@ -57,3 +57,12 @@ def mac(address: IPv4Address) -> str:
     02 marks it as locally administered (IEEE 802), so it meets no manufacturer's.
     """
     return ":".join(f"{byte:02x}" for byte in (0x02, 0xFC, *address.packed))
+
+
+def numbered_mac(number: int) -> str:
+    """Return the MAC of port number `number`, for one whose address's MAC is another's.
+
+    That happens after a network moved: its ports keep their MACs, and their addresses of before are
+    given out again. 02:fd, then the number, which no two ports share.
+    """
+    return ":".join(f"{byte:02x}" for byte in (0x02, 0xFD, *number.to_bytes(4, "big")))
