@@ -13,6 +13,7 @@ from tests.integration.netd.hostile.scene import (
     CONNECTIONS,
     FORBIDDEN,
     HOST_PORT,
+    HOST_PORT6,
     LINK_PORT,
     NAME_SERVER,
     RATE,
@@ -116,15 +117,15 @@ async def our_scene(namespace, directory):
 
 
 async def _make_networks(stub):
-    ports = [pb.HostPort(protocol=TCP, port=HOST_PORT)]
-    default = pb.Network(name="default", host_ports=ports)
+    ports = [pb.HostPort(protocol=TCP, port=port) for port in (HOST_PORT, HOST_PORT6)]
+    default = pb.Network(name="default", host_ports=ports[:1])
     await stub.UpdateNetwork(pb.UpdateNetworkRequest(network=default))
     six = pb.Network(
         name="six",
         subnet=SUBNETS[1],
         ipv6_subnet=SUBNET6,
         dns=[NAME_SERVER],
-        host_ports=ports,
+        host_ports=ports[1:],
     )
     await stub.CreateNetwork(pb.CreateNetworkRequest(network=six))
 

@@ -20,8 +20,8 @@ ELSEWHERE = "203.0.113.9"  # TEST-NET-3
 SILENT = "203.0.113.200"
 """An address that never answers."""
 NAME_SERVER = "8.8.8.8"
-HOST_PORT = 7100
-"""A TCP port of the host that guests may reach."""
+HOST_PORT, HOST_PORT6 = 7100, 7200
+"""TCP ports of the host that guests of the first and the second network may reach."""
 LINK_PORT = 9000
 """The TCP port that bob may reach at carol."""
 WAYS_IN = {8080: "0.0.0.0", 8081: "127.0.0.1"}
@@ -172,6 +172,8 @@ def build_outside(cables: Cables, here: Stack) -> Stack:
     """Return a host that is every address of the internet, on this host's default route."""
     for links in ("all", "default"):
         here.set(f"ipv6/conf/{links}/accept_dad", 0)  # addresses are there at once
+    for name in ("ipv4/icmp_ratelimit", "ipv4/icmp_ratemask", "ipv6/icmp/ratelimit"):
+        here.set(name, 0)  # else Linux tells each guest of 6 refusals at once, and one a second
     outside = cables.host(f"{UPLINK}/24", f"{OUTSIDE}/24")
     outside.ip(f"link set eth0 address {OUTSIDE_MAC}")
     for subnet in SUBNETS:  # it would go to guests, if it were let

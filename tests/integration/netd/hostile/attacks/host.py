@@ -32,7 +32,7 @@ from tests.integration.netd.hostile.attack import (
     own_udp,
     sport,
 )
-from tests.integration.netd.hostile.scene import HOST_PORT, OUTSIDE, UPLINK
+from tests.integration.netd.hostile.scene import HOST_PORT, HOST_PORT6, LINK_PORT, OUTSIDE, UPLINK
 
 RESOLVER_PORT = 7753
 PSH, URG = 0x08, 0x20
@@ -168,6 +168,14 @@ def inwards(scene):
     return (lambda me: OUTSIDE), udp(OUTSIDE, alice.address, 9, sport(mark), b"")[:28]
 
 
+def along_the_link(scene):
+    """bob sends carol a segment by their link; he is told that it did not arrive."""
+    bob, carol, mark = scene.guests["bob"], scene.guests["carol"], scene.mark()
+    packet = tcp(bob.address, carol.address, sport(mark), LINK_PORT, SYN, mark)
+    bob.throw(bob.up(packet))
+    return (lambda me: bob.address), packet[:28]
+
+
 def of_the_host(scene):
     """The host sends alice a datagram; it is told that it did not arrive."""
     alice = scene.guests["alice"]
@@ -183,10 +191,16 @@ ATTACKS = (
     Attack("a udp port of the gateway", datagram(gateway, 9), ALLOWED, told="mallory"),
     Attack("the host port by udp", datagram(gateway, HOST_PORT), ALLOWED, told="mallory"),
     Attack(
+        "another network's host port on one's own gateway",
+        segment(gateway, HOST_PORT6),
+        ALLOWED,
+        told="mallory",
+    ),
+    Attack(
         "the host port on the outside address", segment(uplink, HOST_PORT), ALLOWED, told="mallory"
     ),
     Attack(
-        "the host port on another network's gateway",
+        "another network's host port on its gateway",
         segment(other_gateway, HOST_PORT),
         ALLOWED,
         told="mallory",
@@ -224,7 +238,7 @@ ATTACKS = (
     ),
     Attack("icmp address mask request", message(17), own_echo()),
     Attack("icmp router advertisement", message(9, rest=b"\1\2\7\x08", body=bytes(8)), own_echo()),
-    Attack("an echo reply that nobody asked for", message(0, rest=b"nx\0\1"), own_echo()),
+    Attack("an echo reply that nobody asked for", message(0, rest=b"no\0\1"), own_echo()),
     Attack("ipv4 in ipv4", other(IPIP, tunnelled), own_echo()),
     Attack("gre", other(GRE), own_echo()),
     Attack("sctp", other(SCTP), own_echo()),
@@ -243,6 +257,7 @@ ATTACKS = (
         error_for(inwards, outside, 3, 4, TOO_BIG),
         own_echo(),
     ),
+    Attack("an error forged for a link's flow", error_for(along_the_link, guests), own_echo()),
     Attack(
         "an error forged for the host's flow to the sibling",
         error_for(of_the_host, host),

@@ -227,7 +227,6 @@ ATTACKS = (
         "a udp port of the gateway's link-local address",
         throw(to_gateways_local_port, host),
         own_echo6(),
-        told="mallory6",
     ),
     Attack(
         "an error forged for the sibling's flow by ipv6", throw(forged_error, guests), own_echo6()

@@ -5,7 +5,7 @@ outside's network, but nothing to FORBIDDEN; anything to 192.0.2.0/24; and ask 1
 the time. `ruled6` may send UDP to port 4000 of the outside's IPv6 network.
 """
 
-from packets import ACK, GRE, SCTP, SYN, echo, ip, tcp, udp
+from packets import ACK, ESP, GRE, SYN, echo, ip, tcp, udp
 
 from tests.integration.netd.hostile.attack import (
     Attack,
@@ -152,9 +152,9 @@ ATTACKS = (
     ),
     Attack("rules: ping", ping("ruled", OUTSIDE), ping("ruled", ALLOWED_NET), told="ruled"),
     Attack(
-        "rules: sctp",
-        other("ruled", OUTSIDE, SCTP),
-        other("ruled", ALLOWED_NET, SCTP),
+        "rules: esp",
+        other("ruled", OUTSIDE, ESP),
+        other("ruled", ALLOWED_NET, ESP),
         told="ruled",
     ),
     Attack(
