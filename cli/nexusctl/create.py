@@ -12,26 +12,32 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from nexus.netd.v1 import netd_pb2
 from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.errors import AlreadyExists, DeadlineExceeded, NexusError, NotFound, Unavailable
 from nexus_rpc.ids import check_name, new_vm_id
+from nexusctl.attach import attach, publish
+from nexusctl.interfaces import of_port
 from nexusctl.lifecycle import give_back_port, remove
 from nexusctl.services import WRITE
 from nexusctl.settled import settled
 from nexusctl.terminal import note
 
 if TYPE_CHECKING:
+    from nexus.netd.v1 import netd_pb2
     from nexusctl.services import Services
 
 
 @dataclass(frozen=True)
 class Wish:
-    """The VM that is wanted: its name, its spec without the network, and whether to have one."""
+    """The VM that is wanted: its name, its spec without the network, its port or None for none.
+
+    `publications` are ports of the host that are forwarded to it from the beginning.
+    """
 
     name: str
     spec: vmm_pb2.VmSpec
-    network: bool = True
+    port: netd_pb2.AttachPortRequest | None
+    publications: tuple[netd_pb2.Publication, ...] = ()
 
 
 async def create(services: Services, wish: Wish) -> vmm_pb2.Vm:
@@ -46,14 +52,12 @@ async def create(services: Services, wish: Wish) -> vmm_pb2.Vm:
         vm_id=vm_id, name=wish.name, spec=wish.spec, request_id=str(uuid4())
     )
     async with AsyncExitStack() as undo:
-        if wish.network:
+        if wish.port is not None:
             undo.push_async_callback(_undo_port, services, vm_id)
-            port = await settled(_attach(services, vm_id))
-            request.spec.network.CopyFrom(
-                vmm_pb2.NetworkInterface(
-                    tap=port.tap, mac=port.mac, ipv4=port.ipv4, gateway=port.gateway, dns=port.dns
-                )
-            )
+            port = await settled(attach(services, vm_id, wish.port))
+            request.spec.network.CopyFrom(of_port(port))
+        for publication in wish.publications:
+            await settled(publish(services, vm_id, publication))  # goes with the port
         vmm = services.vmm
         try:
             answer = await settled(vmm.ask(vmm.stub.CreateVm, request, WRITE))
@@ -77,12 +81,6 @@ async def _refuse_taken(services: Services, name: str) -> None:
     except NotFound:
         return
     raise AlreadyExists("NAME_TAKEN", f"there is a VM named {name} already, {answer.vm.id}")
-
-
-async def _attach(services: Services, vm_id: str) -> netd_pb2.Port:
-    netd = services.netd
-    request = netd_pb2.AttachPortRequest(vm_id=vm_id, request_id=str(uuid4()))
-    return (await netd.ask(netd.stub.AttachPort, request, WRITE)).port
 
 
 async def _undo_port(services: Services, vm_id: str) -> None:

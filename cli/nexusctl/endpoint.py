@@ -1,6 +1,6 @@
 """Where the services are: from the command line, the environment or the config file.
 
-An endpoint is `unix:DIR` (DIR/vmm/vmm.sock and so on) or `tls://HOST:PORT` (vmm at PORT, netd at
+An endpoint is `unix:DIR` (DIR/vmm/vmm.sock and so on), or `tls://HOST:PORT` (vmm at PORT, netd at
 PORT + 1, gateway at PORT + 2, with certificates on both sides).
 """
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 DEFAULT = "unix:/run/nexus"
 SERVICES = ("vmm", "netd", "gateway")
 """In the order of their TCP ports."""
+RESOLVER = "dns"
+"""The resolver, which listens on the host only."""
 
 _HIGHEST_PORT = 65535
 _FORMS = "give unix:DIR or tls://HOST:PORT, by --endpoint, NEXUS_ENDPOINT or the config file"
@@ -59,7 +61,10 @@ def resolve(flag: str | None, environ: Mapping[str, str]) -> Endpoint:
     scheme, _, rest = text.partition(":")
     if scheme == "unix" and rest:
         return Endpoint(
-            {name: f"unix:{Path(rest).absolute()}/{name}/{name}.sock" for name in SERVICES}
+            {
+                name: f"unix:{Path(rest).absolute()}/{name}/{name}.sock"
+                for name in (*SERVICES, RESOLVER)
+            }
         )
     if scheme == "tls" and rest.startswith("//"):
         return Endpoint(_tcp(text, rest[2:]), _tls(config, path.parent, environ))

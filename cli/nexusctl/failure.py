@@ -21,6 +21,8 @@ USAGE = 2
 UNREACHABLE = 3
 NOT_FOUND = 4
 CONFLICT = 5
+REFUSED = 6
+"""`net explain`: the connection would be refused."""
 OWN = 125
 """nexusctl's own failure in `vm exec` and `vm run`, where other codes are the command's."""
 
@@ -44,7 +46,9 @@ _EXIT_OF_COMMAND = {
 
 _TRY = {
     "BOOT_FAILED": "nexusctl vm logs {vm} --tail 50",
-    "BRIDGE_FOREIGN": "give netd another bridge name in /etc/nexus/netd.toml",
+    "ADDRESS_TAKEN": "leave --ip out, or choose another; nexusctl net ports shows those in use",
+    "BRIDGE_FOREIGN": "give another --bridge, or for the network default another in "
+    "/etc/nexus/netd.toml",
     "COMMAND_NOT_FOUND": "there is no shell in between; for one: -- sh -c 'COMMAND'",
     "CONNECTION_LOST": "journalctl -u nexus-{service} on its host, then run the command again",
     "CONNECTION_REFUSED": "systemctl status nexus-{service} on its host, or another --endpoint",
@@ -58,18 +62,32 @@ _TRY = {
     "GUEST_NOT_READY": "nexusctl vm logs {vm} --tail 50, or wait longer with --timeout",
     "GUEST_PROTOCOL": "nexusctl vm logs {vm} --tail 50; a stop and a start give a fresh agent",
     "GUEST_UNREACHABLE": "nexusctl vm logs {vm} --tail 50",
+    "HOST_PORT_IN_USE": "choose another; ss -lntup on the host shows who listens",
+    "HOST_PORT_PUBLISHED": "nexusctl net published shows to whom; nexusctl net unpublish frees it",
     "IMAGE_NOT_FOUND": "nexusctl version lists the images and kernels",
     "INVALID_FIELD": "nexusctl {command} --help",
+    "IPV6_BY_RA": "sysctl net.ipv6.conf.LINK.accept_ra=2 on the host, for good in /etc/sysctl.d",
+    "KERNEL": "run the command again; if it stays: journalctl -u nexus-{service} on its host",
     "NAME_TAKEN": "choose another name, or look at it: nexusctl vm inspect {vm}",
+    "NETWORK_EXISTS": "choose another name or --bridge; nexusctl net list shows what there is",
+    "NETWORK_IN_USE": "nexusctl net ports --network {network} shows whose; delete those VMs first",
+    "NETWORK_NOT_FOUND": "nexusctl net list shows what there is",
+    "NETWORK_PERMANENT": "nexusctl net cleanup takes it from the kernel until it is used again",
     "NOT_A_FILE": "name a file; a directory goes as a tar archive",
-    "PORT_CHANGED": "save what is in it, then nexusctl vm delete {vm}, and create it anew",
+    "NO_INTERFACE": "create the VM anew, without --no-network",
+    "PORT_DIFFERS": "nexusctl net inspect {vm} shows the port that it has",
+    "PORT_LOST": "nexusctl net attach {vm}, with --net and policy as it had them",
+    "PORT_NOT_FOUND": "nexusctl net ports shows what there is; --no-network makes a VM without",
     "SOCKET_DENIED": "sudo usermod -aG {group} {user}, then log in again",
     "SOCKET_MISSING": "systemctl status nexus-{service}, or another --endpoint",
     "STDIN_TOO_LARGE": "nexusctl vm cp - {vm}:/tmp/input, then read it from there",
-    "SUBNET_FULL": "delete VMs that are not needed, or give netd a larger subnet",
-    "SUBNET_IN_USE": "give netd another subnet in /etc/nexus/netd.toml",
+    "SUBNET_FULL": "delete VMs that are not needed, or move to a larger subnet: "
+    "nexusctl net migrate",
+    "SUBNET_IN_USE": "give another subnet; that of the network default is in /etc/nexus/netd.toml",
+    "SUBNET_OVERLAPS": "give another subnet; nexusctl net list shows those in use",
     "TLS_FAILED": "check ca, cert and key in the config file, and that host and port are right",
     "UNIMPLEMENTED": "nexusctl version; service and nexusctl must be of one release",
+    "VMS_RUNNING": "stop them first, or nexusctl net cleanup --force",
     "VM_LIVE": "nexusctl vm delete {vm} --force, or nexusctl vm stop {vm} first",
     "VM_NOT_FOUND": "nexusctl vm list shows what there is",
     "VM_NOT_LIVE": "nexusctl vm start {vm}",

@@ -11,6 +11,8 @@ from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.errors import DeadlineExceeded, FailedPrecondition, NexusError, NotFound, Unavailable
 from nexus_rpc.vms import LIVE
 from nexusctl import vms
+from nexusctl.attach import attach
+from nexusctl.interfaces import renew
 from nexusctl.services import WRITE
 from nexusctl.terminal import note
 
@@ -34,26 +36,27 @@ async def boot(services: Services, vm: str) -> vmm_pb2.Vm:
 
 
 async def _hold_port(services: Services, vm: vmm_pb2.Vm) -> None:
-    """Have netd repair the VM's port, and see that it still is what the VM was made with.
+    """Have netd repair the VM's port, and give the VM the interface that the port makes.
 
-    Raises FailedPrecondition (PORT_CHANGED): on a TAP that may be another's by now, the VM would
-    run without a network, and nobody would say so. Where netd is down, the VM starts as it is.
+    Raises FailedPrecondition (PORT_LOST): a new one would have the network's policy in place of the
+    VM's own, and nobody would say so. Where netd is down, the VM starts as it is.
     """
     netd = services.netd
-    request = netd_pb2.AttachPortRequest(vm_id=vm.id, request_id=str(uuid4()))
     try:
-        port = (await netd.ask(netd.stub.AttachPort, request, WRITE)).port
+        known = await netd.ask(netd.stub.GetPort, netd_pb2.GetPortRequest(vm_id=vm.id))
+        wish = netd_pb2.AttachPortRequest(network=known.port.network)
+        port = await attach(services, vm.id, wish)
+    except NotFound:
+        raise FailedPrecondition(
+            "PORT_LOST", f"{vm.name} was made for a network, but has no port any more", vm=vm.name
+        ) from None
     except (Unavailable, DeadlineExceeded) as error:
         note(f"the port of {vm.name} was not looked at: {error.message}")
         return
     made = vm.spec.network
-    if (port.tap, port.mac, port.ipv4) != (made.tap, made.mac, made.ipv4):
-        raise FailedPrecondition(
-            "PORT_CHANGED",
-            f"{vm.name} was made for {made.ipv4} on {made.tap}, but its port is "
-            f"{port.ipv4} on {port.tap} by now",
-            vm=vm.name,
-        )
+    await renew(services, vm, port)
+    if (port.tap, port.ipv4) != (made.tap, made.ipv4):
+        note(f"{vm.name} is at {port.ipv4} on {port.tap} now; it was at {made.ipv4} on {made.tap}")
 
 
 async def wait_ready(services: Services, vm: str, seconds: float) -> None:

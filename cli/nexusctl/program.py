@@ -35,7 +35,8 @@ def run(options: Namespace) -> int:
         return asyncio.run(_run(command, options))
     except NexusError as error:
         told = failure.of_command if leaf.takes_command else failure.of
-        words = {"vm": getattr(options, "vm", ""), "command": leaf.prog.removeprefix("nexusctl ")}
+        words = {word: getattr(options, word, "") or "" for word in ("vm", "network")}
+        words["command"] = leaf.prog.removeprefix("nexusctl ")
         raise told(error, words) from error
     except failure.Failure as end:
         if leaf.takes_command:

@@ -17,6 +17,7 @@ from nexus.vmm.v1.vmm_pb2_grpc import VmServiceStub
 from nexus_rpc.channel import connect
 from nexus_rpc.errors import DeadlineExceeded, NexusError, from_rpc_error
 from nexusctl import reach
+from nexusctl.endpoint import RESOLVER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -140,10 +141,23 @@ class Services:
         """agent-gateway."""
         return Gateway("gateway", *self._open("gateway"))
 
+    @cached_property
+    def resolver(self) -> Service | None:
+        """The resolver, which tells how it is and nothing else; None where it is out of reach."""
+        if RESOLVER not in self._endpoint.targets:
+            return None
+        return Service(RESOLVER, *self._open(RESOLVER))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether they are on this host."""
+        return self._endpoint.tls is None
+
     @property
     def all(self) -> tuple[Service, ...]:
-        """The three, in the order of the composition."""
-        return (self.netd, self.vmm, self.gateway)
+        """The three in the order of the composition, and the resolver where it can be asked."""
+        three = (self.netd, self.vmm, self.gateway)
+        return three if self.resolver is None else (*three, self.resolver)
 
     def _open(self, name: str) -> tuple[str, grpc.aio.Channel, str]:
         target = self._endpoint.targets[name]

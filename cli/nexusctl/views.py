@@ -1,4 +1,4 @@
-"""What is shown of VMs, ports and guests: one dictionary each, for --json and for people alike.
+"""What is shown of VMs and guests: one dictionary each, for --json and for people alike.
 
 Keys and values are stable; states are the enum's names without their prefix, in small letters.
 """
@@ -13,8 +13,6 @@ from nexus.vmm.v1 import vmm_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
-
-    from nexus.netd.v1 import netd_pb2
 
 STYLES = {
     "ready": "green",
@@ -66,8 +64,8 @@ def vm(vm: vmm_pb2.Vm) -> dict[str, Any]:
             "network": network,
             "balloon": vm.spec.balloon,
         },
-        "create_time": _time(vm, "create_time"),
-        "state_time": _time(vm, "state_time"),
+        "create_time": time(vm, "create_time"),
+        "state_time": time(vm, "state_time"),
         "boot": vm.boot,
         "pid": vm.pid,
         "cid": vm.cid,
@@ -82,24 +80,22 @@ def history(vm: vmm_pb2.Vm) -> list[dict[str, Any]]:
             "from": vm_state(getattr(step, "from")),
             "to": vm_state(step.to),
             "reason": step.reason,
-            "time": _time(step, "time"),
+            "time": time(step, "time"),
         }
         for step in vm.history
     ]
 
 
-def port(port: netd_pb2.Port) -> dict[str, Any]:
-    """Return a VM's place on the network."""
-    return _network(port) | {"create_time": _time(port, "create_time")}
-
-
-def _network(end: vmm_pb2.NetworkInterface | netd_pb2.Port) -> dict[str, Any]:
+def _network(end: vmm_pb2.NetworkInterface) -> dict[str, Any]:
     return {
         "tap": end.tap,
         "mac": end.mac,
         "ipv4": end.ipv4,
         "gateway": end.gateway,
         "dns": list(end.dns),
+        "ipv6": end.ipv6,
+        "ipv6_gateway": end.ipv6_gateway,
+        "search": list(end.search),
     }
 
 
@@ -123,7 +119,8 @@ def age(when: Timestamp, now: datetime) -> str:
     return f"{seconds // size}{unit}"
 
 
-def _time(message: Any, field: str) -> str | None:  # noqa: ANN401  # any message with a Timestamp
+def time(message: Any, field: str) -> str | None:  # noqa: ANN401  # any message with a Timestamp
+    """Return a time as RFC 3339 in UTC, or None where there is none."""
     if not message.HasField(field):
         return None
     when: datetime = getattr(message, field).ToDatetime(UTC)

@@ -1,4 +1,4 @@
-"""The three services as nexusctl meets them, in memory: for tests of nexusctl as a process.
+"""The services as nexusctl meets them, in memory: for tests of nexusctl as a process.
 
 Every call is written down in order. `fail` lets the next call of a method end as the test wants:
 with an error of the domain, "lost" (as if the connection had broken), "hang" (never answered), or
@@ -11,18 +11,20 @@ from collections import defaultdict
 from contextlib import asynccontextmanager
 
 import grpc
+from fake_netd import FakeNetd, Wires
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from nexus.gateway.v1 import gateway_pb2, gateway_pb2_grpc
-from nexus.netd.v1 import netd_pb2, netd_pb2_grpc
+from nexus.netd.v1 import netd_pb2_grpc
 from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
 from nexus_rpc.channel import OPTIONS
 from nexus_rpc.errors import FailedPrecondition, InvalidArgument, NotFound
 from nexus_rpc.interceptors import AroundCalls, errors
+from nexusctl.interfaces import of_port
 
 
 class Fakes:
-    """The state behind the three servicers, and what was asked of them."""
+    """The state behind the servicers, and what was asked of them."""
 
     def __init__(self):
         self.calls = []
@@ -32,7 +34,7 @@ class Fakes:
         self.called = defaultdict(asyncio.Event)
         self.sent = defaultdict(asyncio.Event)
         self.vms = {}
-        self.ports = {}
+        self.wires = Wires()
         self.files = {}
         self.console = b""
         self.announced = None
@@ -82,22 +84,15 @@ class Fakes:
         vm.spec.image = "debian"
         vm.create_time.GetCurrentTime()
         vm.history.add(to=vmm_pb2.VM_STATE_CREATED, reason="asked for").time.GetCurrentTime()
-        port = self.ports[vm.id] = self.port(vm.id, number)
-        vm.spec.network.MergeFrom(
-            vmm_pb2.NetworkInterface(tap=port.tap, mac=port.mac, ipv4=port.ipv4)
-        )
+        port = self.wires.attach(vm.id, number, name)
+        vm.spec.network.CopyFrom(of_port(port))
         self.vms[vm.id] = vm
         return vm
 
-    def port(self, vm_id, number):
-        return netd_pb2.Port(
-            vm_id=vm_id,
-            tap=f"tap{number}",
-            mac="02:fc:00:00:00:02",
-            ipv4=f"172.16.0.{number}/12",
-            gateway="172.16.0.1",
-            dns=["1.1.1.1"],
-        )
+    @property
+    def ports(self):
+        """The ports by the id of their VM."""
+        return self.wires.ports
 
     def find(self, ref):
         for vm in self.vms.values():
@@ -162,6 +157,16 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         del self.fakes.vms[vm.id]
         return vmm_pb2.DeleteVmResponse()
 
+    async def UpdateNetworkInterface(self, request, context):
+        method = await self.fakes.begin(request, context)
+        vm = self.fakes.find(request.vm)
+        held, wanted = vm.spec.network, request.network
+        if self.fakes.is_live(vm) and (held.tap, held.mac) != (wanted.tap, wanted.mac):
+            raise FailedPrecondition("VM_STATE", f"{vm.name} is live: no other TAP or MAC")
+        held.CopyFrom(wanted)
+        await self.fakes.end(method, context)
+        return vmm_pb2.UpdateNetworkInterfaceResponse(vm=vm)
+
     async def GetConsoleLog(self, request, context):
         await self.fakes.begin(request, context)
         self.fakes.find(request.vm)
@@ -176,29 +181,6 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
             images=["alpine", "debian"],
             kernels=["default"],
         )
-
-
-class FakeNetd(netd_pb2_grpc.NetworkServiceServicer):
-    def __init__(self, fakes):
-        self.fakes = fakes
-
-    async def AttachPort(self, request, context):
-        method = await self.fakes.begin(request, context)
-        fresh = self.fakes.port(request.vm_id, len(self.fakes.ports) + 2)
-        port = self.fakes.ports.setdefault(request.vm_id, fresh)
-        await self.fakes.end(method, context)
-        return netd_pb2.AttachPortResponse(port=port)
-
-    async def DetachPort(self, request, context):
-        await self.fakes.begin(request, context)
-        port = self.fakes.ports.pop(request.vm_id, None)
-        return netd_pb2.DetachPortResponse(detached=port is not None)
-
-    async def GetPort(self, request, context):
-        await self.fakes.begin(request, context)
-        if request.vm_id not in self.fakes.ports:
-            raise NotFound("PORT_NOT_FOUND", f"{request.vm_id} has no port")
-        return netd_pb2.GetPortResponse(port=self.fakes.ports[request.vm_id])
 
 
 class FakeGateway(gateway_pb2_grpc.GuestServiceServicer):
@@ -323,6 +305,7 @@ SERVICERS = {
     "vmm": (FakeVmm, vmm_pb2_grpc.add_VmServiceServicer_to_server),
     "netd": (FakeNetd, netd_pb2_grpc.add_NetworkServiceServicer_to_server),
     "gateway": (FakeGateway, gateway_pb2_grpc.add_GuestServiceServicer_to_server),
+    "dns": (lambda fakes: None, lambda servicer, server: None),  # it serves its health only
 }
 
 
@@ -351,7 +334,7 @@ class Served:
 
 @asynccontextmanager
 async def serve(fakes, listen):
-    """Serve the three fakes; `listen(name, server)` gives each its port."""
+    """Serve the fakes; `listen(name, server)` gives each its port."""
     served = Served(fakes)
     try:
         for name in SERVICERS:

@@ -1,4 +1,4 @@
-"""nexusctl status: how the three services are."""
+"""nexusctl status: how the services are, and what stands in the way of the network."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from nexus.netd.v1 import netd_pb2
 from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.errors import NexusError
 from nexusctl import failure, table, terminal, views
+from nexusctl.endpoint import RESOLVER
 from nexusctl.progress import progress
 from nexusctl.vms import every
 
@@ -27,17 +29,20 @@ _HEALTH_BY_REASON = {"SOCKET_DENIED": "denied", "DEADLINE_EXCEEDED": "no answer"
 
 
 async def run(options: Namespace, services: Services) -> int:
-    """Ask all three at once, and tell each in a row."""
+    """Ask all at once, and tell each in a row."""
     async with progress("asking the services"):
         rows = await asyncio.gather(*(_health(service) for service in services.all))
-        vmm = next(row for row in rows if row["name"] == services.vmm.name)
-        counts = await _look_into(services, vmm) if vmm["health"] == "serving" else None
-    if options.json:
         by_name = {row["name"]: row for row in rows}
-        print(json.dumps({"services": by_name, "vms": counts}, indent=2))
+        vmm, netd = by_name["vmm"], by_name["netd"]
+        counts = await _look_into(services, vmm) if vmm["health"] == "serving" else None
+        warnings = await _warnings(services, netd) if netd["health"] == "serving" else None
+    if options.json:
+        shown = {"services": by_name, "vms": counts, "network_warnings": warnings}
+        print(json.dumps(shown, indent=2))
     else:
-        _show(rows, counts)
-    health = {row["health"] for row in rows}
+        _show(rows, counts, warnings or [])
+    # Only netd needs the resolver's socket: who may not use it misses nothing.
+    health = {row["health"] for row in rows if (row["name"], row["health"]) != (RESOLVER, "denied")}
     if health == {"serving"}:
         return failure.OK
     return failure.GENERAL if health <= {"serving", "not serving"} else failure.UNREACHABLE
@@ -71,7 +76,18 @@ async def _look_into(services: Services, row: dict[str, Any]) -> dict[str, Any] 
     return {"total": states.total(), "by_state": dict(states)}
 
 
-def _show(rows: list[dict[str, Any]], counts: dict[str, Any] | None) -> None:
+async def _warnings(services: Services, row: dict[str, Any]) -> list[str] | None:
+    """Return what netd says stands in the way, of all networks."""
+    netd = services.netd
+    try:
+        answer = await netd.ask(netd.stub.ListNetworks, netd_pb2.ListNetworksRequest(), _SECONDS)
+    except NexusError as error:
+        row["note"] = error.message
+        return None
+    return list(dict.fromkeys(text for network in answer.networks for text in network.warnings))
+
+
+def _show(rows: list[dict[str, Any]], counts: dict[str, Any] | None, warnings: list[str]) -> None:
     text = table.render(
         ["SERVICE", "HEALTH", "VERSION", "TARGET", "NOTE"],
         [[row["name"], row["health"], row["version"], row["target"], row["note"]] for row in rows],
@@ -81,6 +97,8 @@ def _show(rows: list[dict[str, Any]], counts: dict[str, Any] | None) -> None:
     print(text, end="")
     if counts is None:
         print("VMs: unknown")
-        return
-    by_state = ", ".join(f"{number} {state}" for state, number in counts["by_state"].items())
-    print(f"VMs: {counts['total']}" + (f" ({by_state})" if by_state else ""))
+    else:
+        by_state = ", ".join(f"{number} {state}" for state, number in counts["by_state"].items())
+        print(f"VMs: {counts['total']}" + (f" ({by_state})" if by_state else ""))
+    for warning in warnings:
+        print(f"warning: {terminal.printable(warning)}")

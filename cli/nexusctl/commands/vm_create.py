@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from nexus.netd.v1 import netd_pb2
 from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.errors import invalid_field
-from nexusctl import failure, views
+from nexusctl import attach, failure, views
 from nexusctl.create import Wish, create
 from nexusctl.progress import progress
+from nexusctl.publications import parse
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -26,7 +28,7 @@ _SIZES = (
 
 
 def wish(options: Namespace, name: str) -> Wish:
-    """Return the VM that the options ask for. Raises InvalidArgument."""
+    """Return the VM that the options ask for. Raises InvalidArgument and Failure."""
     spec = vmm_pb2.VmSpec(image=options.image, kernel=options.kernel)
     for field, option, bounds in _SIZES:
         value = getattr(options, option)
@@ -34,7 +36,15 @@ def wish(options: Namespace, name: str) -> Wish:
             raise invalid_field(field, value, bounds)
         if value is not None:
             setattr(spec, field, value)
-    return Wish(name, spec, network=not options.no_network)
+    publications = [parse("--publish", text) for text in options.publish]
+    port = attach.wish(options)
+    if not options.no_network:
+        return Wish(name, spec, port, tuple(publications))
+    if publications or port != netd_pb2.AttachPortRequest():
+        raise failure.Failure(
+            "without a network there is none to set up", "leave --no-network out", failure.USAGE
+        )
+    return Wish(name, spec, None)
 
 
 async def run(options: Namespace, services: Services) -> int:

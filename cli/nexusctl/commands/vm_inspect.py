@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from nexus.gateway.v1 import gateway_pb2
 from nexus.netd.v1 import netd_pb2
 from nexus_rpc.errors import FailedPrecondition, NexusError, NotFound
-from nexusctl import failure, terminal, views, vms
+from nexusctl import failure, net_views, sections, terminal, views, vms
+from nexusctl.commands.net_inspect import port_sections
 from nexusctl.progress import progress
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from nexusctl.services import Services
-
-_INDENT = 14
 
 
 async def run(options: Namespace, services: Services) -> int:
@@ -47,7 +46,7 @@ async def run(options: Namespace, services: Services) -> int:
 async def _port(services: Services, vm_id: str) -> dict[str, Any]:
     netd = services.netd
     answer = await netd.ask(netd.stub.GetPort, netd_pb2.GetPortRequest(vm_id=vm_id))
-    return views.port(answer.port)
+    return net_views.port(answer.port)
 
 
 async def _guest(services: Services, vm_id: str) -> dict[str, Any]:
@@ -70,11 +69,14 @@ async def _or_none(
 
 
 def _show(shown: dict[str, Any]) -> None:
-    sections = {title: shown.pop(title) for title in ("spec", "port", "guest")}
+    parts = {title: shown.pop(title) for title in ("spec", "port", "guest")}
     history, missing = shown.pop("history"), shown.pop("unavailable")
-    sections["spec"].pop("network")  # as netd tells it below, or the address above
-    for title, values in {"vm": shown, **sections}.items():
-        _section(title, values)
+    parts["spec"].pop("network")  # as netd tells it below, or the address above
+    sections.show("vm", shown)
+    sections.show("spec", parts["spec"])
+    if parts["port"]:
+        port_sections(parts["port"])
+    sections.show("guest", parts["guest"])
     if history:
         print("history")
     for step in history:
@@ -83,13 +85,3 @@ def _show(shown: dict[str, Any]) -> None:
     sys.stdout.flush()
     for gap in missing:
         terminal.note(gap["message"])
-
-
-def _section(title: str, values: dict[str, Any] | None) -> None:
-    if values is None:
-        return
-    print(title)
-    for key, value in values.items():
-        text = ", ".join(value) if isinstance(value, list) else value
-        if text not in ("", None, 0):
-            print(f"  {key:<{_INDENT}}{terminal.printable(str(text))}")

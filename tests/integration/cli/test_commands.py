@@ -45,7 +45,7 @@ async def test_create_without_a_network_asks_only_vmm(nexusctl, fakes):
 async def test_start_waits_for_the_guest(nexusctl, fakes):
     fakes.add_vm("hello")
     done = await nexusctl("vm", "start", "hello", "--json")
-    assert fakes.calls == ["GetVm", "AttachPort", "StartVm", "GetGuest", "GetVm"]
+    assert fakes.calls == ["GetVm", "GetPort", "AttachPort", "StartVm", "GetGuest", "GetVm"]
     assert fakes.requests["GetGuest"][0].wait_ready
     assert done.json["state"] == "ready"
 
@@ -54,17 +54,26 @@ async def test_start_need_not_wait(nexusctl, fakes):
     fakes.add_vm("hello")
     done = await nexusctl("vm", "start", "hello", "--no-wait")
     assert (done.code, done.out) == (0, b"hello is running\n")
-    assert fakes.calls == ["GetVm", "AttachPort", "StartVm"]
+    assert fakes.calls == ["GetVm", "GetPort", "AttachPort", "StartVm"]
 
 
-async def test_start_refuses_a_port_that_is_not_the_vms_any_more(nexusctl, fakes):
+async def test_start_gives_the_vm_what_its_port_is_by_now(nexusctl, fakes):
     vm = fakes.add_vm("hello")
     fakes.ports[vm.id].tap = "tap9"
+    done = await nexusctl("vm", "start", "hello", "--no-wait")
+    assert done.code == 0
+    assert "hello is at 172.16.0.2/12 on tap9 now; it was at 172.16.0.2/12 on tap2" in done.err
+    assert fakes.calls == ["GetVm", "GetPort", "AttachPort", "UpdateNetworkInterface", "StartVm"]
+    assert fakes.requests["UpdateNetworkInterface"][0].network.tap == "tap9"
+
+
+async def test_start_of_a_vm_whose_port_was_lost_makes_no_wider_one(nexusctl, fakes):
+    vm = fakes.add_vm("hello")
+    del fakes.ports[vm.id]
     done = await nexusctl("vm", "start", "hello")
     assert done.code == 5
-    assert "172.16.0.2/12 on tap2, but its port is 172.16.0.2/12 on tap9" in done.err
-    assert "nexusctl vm delete hello" in done.err
-    assert "StartVm" not in fakes.calls
+    assert "try: nexusctl net attach hello" in done.err
+    assert fakes.calls == ["GetVm", "GetPort"]
 
 
 async def test_start_goes_on_without_netd_and_says_so(nexusctl, fakes, served):

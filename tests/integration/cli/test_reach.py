@@ -35,7 +35,8 @@ async def tcp(fakes, pki):
     )
 
     def listen(name, server):
-        server.add_secure_port(f"127.0.0.1:{first + offsets[name]}", credentials)
+        if name in offsets:  # the resolver listens on the host only
+            server.add_secure_port(f"127.0.0.1:{first + offsets[name]}", credentials)
 
     async with serve(fakes, listen):
         yield f"tls://127.0.0.1:{first}"

@@ -7,11 +7,13 @@ import pytest
 from nexusctl.completion import script
 
 WORDS = [
-    (["nexusctl", ""], {"status", "version", "vm", "mcp-bridge", "completion"}, set()),
+    (["nexusctl", ""], {"status", "version", "vm", "net", "mcp-bridge", "completion"}, set()),
     (["nexusctl", "vm", "cr"], {"create"}, {"list"}),
     (["nexusctl", "vm", "create", "--m"], {"--memory"}, {"--cpus"}),
     (["nexusctl", "--endpoint", "vm", "v"], {"vm"}, set()),
     (["nexusctl", "vm", "list", "--"], {"--json", "--quiet"}, {"--image"}),
+    (["nexusctl", "net", ""], {"policy", "explain", "migrate"}, {"exec"}),
+    (["nexusctl", "net", "policy", "hello", ""], {"open", "none", "--allow"}, {"--up"}),
     (["nexusctl", "completion", ""], {"bash", "zsh"}, {"vm"}),
     (["nexusctl", "vm", "create", "--image", ""], set(), {"--cpus"}),
     (["nexusctl", "vm", "exec", "x", "--", "--"], set(), {"--env"}),

@@ -24,6 +24,7 @@ def test_the_default_is_the_machines_own_sockets(home):
         "vmm": "unix:/run/nexus/vmm/vmm.sock",
         "netd": "unix:/run/nexus/netd/netd.sock",
         "gateway": "unix:/run/nexus/gateway/gateway.sock",
+        "dns": "unix:/run/nexus/dns/dns.sock",
     }
 
 

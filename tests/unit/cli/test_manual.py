@@ -40,7 +40,7 @@ def test_each_command_has_its_section():
 
 @pytest.mark.parametrize("heading", sections())
 def test_each_option_is_told_and_no_other(heading):
-    told = set(re.findall(r"`(--[a-z-]+)", sections()[heading].split("\n## ")[0]))
+    told = set(re.findall(r"`(--[a-z0-9-]+)", sections()[heading].split("\n## ")[0]))
     options = {
         name
         for option in LEAVES[command(heading)].options

@@ -10,7 +10,14 @@ HEAVY = {"grpc", "asyncio", "google.protobuf", "opentelemetry", "tomllib", "json
 
 @pytest.mark.spawns
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["vm", "--help"], ["vm", "create"], ["completion", "bash"]]
+    "argv",
+    [
+        ["--help"],
+        ["vm", "--help"],
+        ["net", "policy", "--help"],
+        ["vm", "create"],
+        ["completion", "bash"],
+    ],
 )
 def test_without_a_service_nothing_heavy_is_loaded(argv):
     code = f"""

@@ -1,0 +1,136 @@
+"""The commands about VMs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nexusctl.arguments import shared, values
+from nexusctl.arguments.parsing import add_json, add_yes, leaf
+
+if TYPE_CHECKING:
+    from nexusctl.arguments.parsing import Parser
+
+READY_SECONDS = 120.0
+GRACE_SECONDS = 10
+DEFAULT_IMAGE = "debian"
+
+
+def add_vm(vm: Parser) -> None:
+    """Add them all."""
+    commands = vm.add_subparsers(metavar="COMMAND", required=True)
+
+    create = leaf(vm, commands, "create", "make a VM with its disk and its network port")
+    create.add_argument("vm", metavar="NAME", help="name: 1 to 63 of a-z, 0-9 and '-'")
+    create.add_argument(
+        "--image", default=DEFAULT_IMAGE, help=f"guest image (default {DEFAULT_IMAGE})"
+    )
+    _add_spec(create)
+    add_json(create)
+
+    start = leaf(vm, commands, "start", "boot a VM and wait until its guest is ready")
+    _add_name(start)
+    start.add_argument("--no-wait", action="store_true", help="do not wait for the guest")
+    _add_timeout(start)
+    add_json(start)
+
+    stop = leaf(vm, commands, "stop", "stop a VM; its disk stays")
+    _add_name(stop)
+    _add_grace(stop)
+    add_json(stop)
+
+    delete = leaf(vm, commands, "delete", "delete a VM, its disk and its network port")
+    _add_name(delete)
+    add_yes(delete)
+    delete.add_argument("--force", action="store_true", help="stop it first if it is live")
+
+    list_ = leaf(vm, commands, "list", "list the VMs, oldest first")
+    form = list_.add_mutually_exclusive_group()
+    list_.options.append(form.add_argument("--json", action="store_true", help="print JSON"))
+    list_.options.append(
+        form.add_argument("--quiet", "-q", action="store_true", help="print ids only")
+    )
+
+    inspect = leaf(vm, commands, "inspect", "all that the three services know of a VM")
+    _add_name(inspect)
+    add_json(inspect)
+
+    logs = leaf(vm, commands, "logs", "what the serial console printed; the last 1 MiB is kept")
+    _add_name(logs)
+    logs.add_argument("--tail", type=values.positive, metavar="N", help="only the last N lines")
+    add_json(logs)
+
+    exec_ = leaf(vm, commands, "exec", "run a command in a VM; piped stdin goes to it, to 1 MiB")
+    _add_name(exec_)
+    _add_command(exec_)
+
+    run = leaf(vm, commands, "run", "create a VM, run a command in it, delete the VM again")
+    run.add_argument("image", metavar="IMAGE", help="guest image")
+    _add_spec(run)
+    _add_timeout(run)
+    _add_command(run)
+
+    cp = leaf(vm, commands, "cp", "copy a file into a VM or out of it, with its mode")
+    cp.add_argument("source", metavar="SRC", help="FILE, NAME:/PATH, or - for stdin")
+    cp.add_argument("target", metavar="DST", help="FILE, NAME:/PATH, or - for stdout")
+
+
+def _add_name(parser: Parser) -> None:
+    parser.add_argument("vm", metavar="NAME", help="id or name of the VM")
+
+
+def _add_spec(parser: Parser) -> None:
+    parser.add_argument("--kernel", default="", help="guest kernel (default: default)")
+    parser.add_argument("--cpus", type=values.whole, metavar="N", help="vCPUs (default 1)")
+    parser.add_argument(
+        "--memory",
+        type=values.mebibytes,
+        metavar="MIB",
+        help="memory, 512 or 2G (default 128)",
+    )
+    parser.add_argument(
+        "--disk", type=values.mebibytes, metavar="MIB", help="disk, 512 or 2G (default 2048)"
+    )
+    parser.add_argument("--no-network", action="store_true", help="no network port")
+    shared.add_port(parser)
+    parser.add_argument(
+        "--publish",
+        action="append",
+        default=[],
+        metavar="PORTS",
+        help="forward a port of the host, 8080:80; may be repeated",
+    )
+
+
+def _add_timeout(parser: Parser) -> None:
+    parser.add_argument(
+        "--timeout",
+        type=values.seconds,
+        default=READY_SECONDS,
+        metavar="S",
+        help=f"seconds to wait for the guest (default {READY_SECONDS:g})",
+    )
+
+
+def _add_grace(parser: Parser) -> None:
+    parser.add_argument(
+        "--grace",
+        type=values.whole,
+        default=GRACE_SECONDS,
+        metavar="S",
+        help=f"seconds to shut down before it is killed, 0 to 300 (default {GRACE_SECONDS})",
+    )
+
+
+def _add_command(parser: Parser) -> None:
+    parser.takes_command = True
+    subject = "IMAGE" if parser.module == "vm_run" else "NAME"
+    parser.usage = f"{parser.prog} [options] {subject} -- CMD..."
+    parser.add_argument(
+        "--env",
+        type=values.variable,
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="add to the command's environment; may be repeated",
+    )
+    parser.add_argument("--cwd", default="", metavar="DIR", help="its working directory")

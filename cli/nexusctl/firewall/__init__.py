@@ -1,0 +1,1 @@
+"""Other firewalls of this host: what in them stops guests, and what lets guests pass."""
