@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from itertools import chain as flat
 from typing import TYPE_CHECKING, Any
 
-from nexus_netd.ruleset import number
+from nexus_netd.ruleset import Expression, Rule, number
 
 if TYPE_CHECKING:
-    from nexus_netd.model import Cidr
-    from nexus_netd.ruleset import Expression
+    from collections.abc import Callable
 
-Expressions = tuple["Expression", ...]
+    from nexus_netd.model import Cidr
+
+Expressions = tuple[Expression, ...]
 
 # linux/netfilter/nf_tables.h
 _FIRST = 8  # NFT_REG32_00: registers of 4 bytes; there are 16
@@ -277,4 +279,19 @@ def forward_to_mapped(version: Version) -> Expressions:
                 ("proto_min", _FIRST + (version.destination.length + 3) // 4),
             ),
         ),
+    )
+
+
+def rule(chain: str, comment: str, *parts: Expressions) -> Rule:
+    """Return a rule: one part after the other must match, the last says what is done."""
+    return Rule(chain, comment, tuple(flat.from_iterable(parts)))
+
+
+def both(
+    chain: str, comment: str, parts: Callable[[Version], tuple[Expressions, ...]]
+) -> tuple[Rule, ...]:
+    """Return a rule for each version of IP."""
+    return tuple(
+        rule(chain, f"{comment}, IPv{version}", version.this, *parts(version))
+        for version in VERSIONS
     )

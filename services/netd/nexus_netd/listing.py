@@ -1,0 +1,250 @@
+"""What the kernel holds of our tables, and of others' that stand in the way."""
+
+from __future__ import annotations
+
+import errno
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from nexus_netd import attributes as a
+from nexus_netd import firewall, netlink
+from nexus_netd import tables as t
+from nexus_netd.kernel import ForeignDrop
+from nexus_netd.netlink import ACK, DUMP, HEADER, Request, text
+from nexus_netd.ruleset import (
+    NAME,
+    POLICY,
+    Chain,
+    Contents,
+    Element,
+    Family,
+    PolicyChain,
+    Rule,
+    Set,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from nexus_netd.model import Address
+    from nexus_netd.netlink import Netlink
+    from nexus_netd.ruleset import Skeleton
+
+_BODY = HEADER + 4
+"""Where attributes begin: after the headers of netlink and of nfnetlink."""
+
+_HOOKS = {1: "input", 2: "forward"}
+
+
+def read(link: Netlink) -> Contents | None:
+    """Return what is in our tables, but for pins; None unless both are there."""
+    intact, elements, policies = True, set(), set()
+    for skeleton in firewall.skeletons():
+        found = _table(link, skeleton.family)
+        if found is None:
+            return None
+        chains, rules = _chains(link, skeleton.family), _rules(link, skeleton.family)
+        sets = _sets(link, skeleton.family)
+        held = _elements(link, skeleton.family, [one for one in sets if not one.timeout])
+        own = {chain.name for chain in skeleton.chains}
+        missing = set(skeleton.elements) - held
+        held -= set(skeleton.elements)
+        made = _policies({name: chains[name] for name in chains.keys() - own}, rules, held)
+        intact = intact and (
+            found == skeleton.comment
+            and not missing
+            and made is not None
+            and [chains.get(chain.name) for chain in skeleton.chains] == list(skeleton.chains)
+            and all(rules.get(name, ()) == want for name, want in _by_chain(skeleton).items())
+            and set(sets) == set(skeleton.sets)
+        )
+        elements |= held
+        policies |= made or set()
+    return Contents(
+        frozenset(elements - {policy.element for policy in policies}), frozenset(policies), intact
+    )
+
+
+def has_table(link: Netlink, family: Family) -> bool:
+    """Whether our table of that family is there, whoever made it."""
+    return _table(link, family) is not None
+
+
+def pins(link: Netlink, source: Address) -> dict[tuple[Address, int], float]:
+    """Return the live pins of a guest's address: (address, slot), and the seconds that are left."""
+    found: dict[tuple[Address, int], float] = {}
+    own = source.packed
+    length = len(own)
+    for element in _dump_elements(link, Family.INET, f"pins{source.version}"):
+        key = a.value(element[t.KEY])
+        if not isinstance(key, bytes) or not key.startswith(own):
+            continue
+        address, slot = key[length : 2 * length], int.from_bytes(key[2 * length :], "little")
+        left = int.from_bytes(element.get(t.EXPIRATION, element[t.TIMEOUT]), "big")
+        found[ip_address(address), slot] = left / 1_000
+    return found
+
+
+def denied(link: Netlink) -> dict[Address, int]:
+    """Return how many packets each guest was refused; on the bridge, by its IPv4 address."""
+    found: dict[Address, int] = {}
+    for family, name in (
+        (Family.INET, "denials4"),
+        (Family.INET, "denials6"),
+        (Family.BRIDGE, "denials"),
+    ):
+        for element in _dump_elements(link, family, name):
+            of = element[t.DATA if family is Family.BRIDGE else t.KEY]
+            address = ip_address(a.value(of))
+            count = sum(a.counted(state) for state in _states(element))
+            found[address] = found.get(address, 0) + count
+    return found
+
+
+def foreign_drops(link: Netlink) -> list[ForeignDrop]:
+    """Return others' base chains at input and forward whose policy is to drop."""
+    found = []
+    for message in link.dump(t.request("list chains", t.GETCHAIN, 0, flags=DUMP)):
+        chain = netlink.attributes(message, _BODY)
+        family, table = t.FAMILIES.get(message[HEADER]), _text(chain[t.CHAIN_TABLE])
+        if family is None or t.CHAIN_HOOK not in chain or table == NAME:
+            continue
+        hook = _HOOKS.get(_number(netlink.attributes(chain[t.CHAIN_HOOK])[t.HOOK_NUMBER]))
+        if hook and _number(chain[t.CHAIN_POLICY]) == t.DROP:
+            found.append(ForeignDrop(f"{family} {table}", _text(chain[t.CHAIN_NAME]), hook))
+    return found
+
+
+def _table(link: Netlink, family: Family) -> str | None:
+    """Return our table's comment; None without a table."""
+    asked = Request(
+        "nftables: read table",
+        t.SUBSYSTEM << 8 | t.GETTABLE,
+        ACK,
+        bytes([family, 0, 0, 0]) + text(t.TABLE_NAME, NAME),
+        frozenset((errno.ENOENT,)),
+    )
+    found = link.run(asked)[0]
+    if not found:
+        return None
+    table = netlink.attributes(found[0], _BODY)
+    if _number(table.get(t.TABLE_FLAGS, b"")):
+        return "dormant"  # or somebody's own: no table of ours has flags
+    return a.commented(table.get(t.TABLE_COMMENT, b""))
+
+
+def _chains(link: Netlink, family: Family) -> dict[str, Chain]:
+    found = {}
+    for message in link.dump(t.request("list chains", t.GETCHAIN, family, flags=DUMP)):
+        chain = netlink.attributes(message, _BODY)
+        if _text(chain[t.CHAIN_TABLE]) != NAME:
+            continue
+        name, hook = _text(chain[t.CHAIN_NAME]), netlink.attributes(chain.get(t.CHAIN_HOOK, b""))
+        found[name] = Chain(name)
+        if hook:
+            priority = int.from_bytes(hook[t.HOOK_PRIORITY], "big", signed=True)
+            # A policy to drop is not ours, nor is any chain that has it.
+            drops = _number(chain[t.CHAIN_POLICY]) == t.DROP
+            kind = "drop" if drops else _text(chain[t.CHAIN_TYPE])
+            found[name] = Chain(name, kind, _number(hook[t.HOOK_NUMBER]), priority)
+    return found
+
+
+def _rules(link: Netlink, family: Family) -> dict[str, tuple[Rule, ...]]:
+    asked = t.request("list rules", t.GETRULE, family, text(t.RULE_TABLE, NAME), DUMP)
+    found: dict[str, list[Rule]] = {}
+    for message in link.dump(asked):
+        rule = netlink.attributes(message, _BODY)
+        chain = _text(rule[t.RULE_CHAIN])
+        comment = a.commented(rule.get(t.RULE_COMMENT, b""))
+        found.setdefault(chain, []).append(Rule(chain, comment))
+    return {chain: tuple(rules) for chain, rules in found.items()}
+
+
+def _sets(link: Netlink, family: Family) -> list[Set]:
+    """Return the sets; those with a declaration that we never make have empty keys."""
+    asked = t.request("list sets", t.GETSET, family, text(t.SET_TABLE, NAME), DUMP)
+    declared = {
+        skeleton_set.name: skeleton_set
+        for skeleton in firewall.skeletons()
+        if skeleton.family is family
+        for skeleton_set in skeleton.sets
+    }
+    found = []
+    for message in link.dump(asked):
+        one = netlink.attributes(message, _BODY)
+        name, flags = _text(one[t.SET_NAME]), _number(one.get(t.SET_FLAGS, bytes(4)))
+        want = declared.get(name, Set(name, ()))
+        key, data = _number(one[t.SET_KEY_TYPE]), _number(one.get(t.SET_DATA_TYPE, bytes(4)))
+        same = (
+            bool(want.key)
+            and key == t.typed(want.key)[0]
+            and data == (t.typed(want.data)[0] if want.data else 0)
+            and flags == t.flags(want)
+        )
+        found.append(want if same else Set(name, ()))
+    return found
+
+
+def _elements(link: Netlink, family: Family, sets: Iterable[Set]) -> set[Element]:
+    found = set()
+    for one in sets:
+        if not one.key:
+            continue
+        for element in _dump_elements(link, family, one.name):
+            key = a.value(element[t.KEY])
+            if not isinstance(key, bytes):
+                continue
+            found.add(
+                Element(
+                    family,
+                    one.name,
+                    key,
+                    a.value(element[t.DATA]) if t.DATA in element else None,
+                    tuple(a.state(state) for state in _states(element)),
+                )
+            )
+    return found
+
+
+def _dump_elements(link: Netlink, family: Family, name: str) -> Iterator[dict[int, bytes]]:
+    body = text(t.LIST_TABLE, NAME) + text(t.LIST_SET, name)
+    asked = t.request(f"list {name}", t.GETELEMENTS, family, body, DUMP)
+    for message in link.dump(asked):
+        held = netlink.attributes(message, _BODY).get(t.LIST_ELEMENTS, b"")
+        for element in a.listed(held):
+            yield netlink.attributes(element)
+
+
+def _states(element: dict[int, bytes]) -> tuple[bytes, ...]:
+    if t.EXPRESSION in element:
+        return (element[t.EXPRESSION],)
+    return tuple(a.listed(element.get(t.EXPRESSIONS, b"")))
+
+
+def _policies(
+    chains: Mapping[str, Chain], rules: Mapping[str, tuple[Rule, ...]], held: Collection[Element]
+) -> set[PolicyChain] | None:
+    """Return the policies' chains; None if a chain is none of them, or nothing leads to it."""
+    leading = {element.data: element for element in held if element.set == "policies"}
+    found = set()
+    for name, chain in chains.items():
+        if not name.startswith(POLICY) or name not in leading:
+            return None
+        found.add(PolicyChain(chain, rules.get(name, ()), leading[name]))
+    return found
+
+
+def _by_chain(skeleton: Skeleton) -> dict[str, tuple[Rule, ...]]:
+    found: dict[str, list[Rule]] = {chain.name: [] for chain in skeleton.chains}
+    for rule in skeleton.rules:
+        found[rule.chain].append(rule)
+    return {chain: tuple(rules) for chain, rules in found.items()}
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
+
+
+def _number(value: bytes) -> int:
+    return int.from_bytes(value, "big")
