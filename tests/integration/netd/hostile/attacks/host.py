@@ -201,7 +201,7 @@ ATTACKS = (
     ),
     Attack(
         "another network's host port on its gateway",
-        segment(other_gateway, HOST_PORT),
+        segment(other_gateway, HOST_PORT6),
         ALLOWED,
         told="mallory",
     ),

@@ -8,7 +8,7 @@ import asyncio
 import socket
 
 import dns.message
-from packets import SYN, UDP, ip, tcp, udp
+from packets import ESP, SYN, ip, tcp, udp
 
 from tests.integration.netd.hostile.attack import (
     Attack,
@@ -21,7 +21,7 @@ from tests.integration.netd.hostile.attack import (
 from tests.integration.netd.hostile.nameserver import ADDRESSES
 from tests.integration.netd.hostile.scene import SECONDS
 
-NEVER_GIVEN = "203.0.113.99"
+NEVER_GIVEN = "203.1.113.99"
 GOOD, BRIEF = ADDRESSES["good.example"], ADDRESSES["brief.example"]
 LONGEST_PIN = 8
 """Seconds after which the pin of brief.example is over, which is told for 5."""
@@ -106,8 +106,8 @@ def query_as_named(scene, me, mark):
     yield me.up(udp(scene.guests["named"].address, me.gateway, sport(mark), 53, body))
 
 
-def over_udp_lite(scene, me, mark):
-    yield me.up(ip(me.address, GOOD, UDP + 119, mark))  # 136, UDP-Lite
+def over_esp(scene, me, mark):
+    yield me.up(ip(me.address, GOOD, ESP, mark))
 
 
 ATTACKS = (
@@ -121,8 +121,8 @@ ATTACKS = (
     Attack("names: the address on another port", pinned(80), pinned(), told="named"),
     Attack("names: the address by another protocol", pinned(443, "udp"), pinned(), told="named"),
     Attack(
-        "names: the address by udp-lite",
-        Throw(over_udp_lite, outside, "named"),
+        "names: the address by esp",
+        Throw(over_esp, outside, "named"),
         pinned(),
         told="named",
     ),
