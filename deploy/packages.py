@@ -20,6 +20,7 @@ PACKAGES = (
     "dbus-daemon",
     "e2fsprogs",
     "iproute2",
+    "iptables",
     "kmod",
     "lz4",
     "mmdebstrap",

@@ -20,6 +20,7 @@ from nexusctl.vms import every
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Mapping, Sequence
 
     from nexusctl.services import Service, Services
 
@@ -41,6 +42,11 @@ async def run(options: Namespace, services: Services) -> int:
         print(json.dumps(shown, indent=2))
     else:
         _show(rows, counts, warnings or [])
+    return exit_code(rows)
+
+
+def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Return what the health of all services comes to."""
     # Only netd needs the resolver's socket: who may not use it misses nothing.
     health = {row["health"] for row in rows if (row["name"], row["health"]) != (RESOLVER, "denied")}
     if health == {"serving"}:

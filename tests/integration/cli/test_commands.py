@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from nexus.netd.v1 import netd_pb2
 from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.errors import (
     DeadlineExceeded,
@@ -250,8 +251,31 @@ async def test_status_tells_each_service_in_a_row(nexusctl, fakes, served):
     await served.stop("netd")
     one_down = await nexusctl("status")
     assert one_down.code == 3
-    rows = [line.split()[:2] for line in one_down.out.decode().splitlines()[1:4]]
-    assert rows == [["netd", "unreachable"], ["vmm", "serving"], ["gateway", "serving"]]
+    rows = [line.split()[:2] for line in one_down.out.decode().splitlines()[1:5]]
+    assert rows == [
+        ["netd", "unreachable"],
+        ["vmm", "serving"],
+        ["gateway", "serving"],
+        ["dns", "serving"],
+    ]
+
+
+async def test_status_tells_what_stands_in_the_way_of_the_network_once(nexusctl, fakes):
+    for name in ("default", "lab"):
+        network = fakes.wires.networks.setdefault(name, netd_pb2.Network(name=name))
+        network.warnings.append("UFW drops\x1b[2J what guests send")
+    done = await nexusctl("status")
+    assert done.code == 0, "the services are well"
+    assert done.out.decode().endswith("\nwarning: UFW drops?[2J what guests send\n")
+    shown = (await nexusctl("status", "--json")).json
+    assert shown["network_warnings"] == ["UFW drops\x1b[2J what guests send"]
+
+
+async def test_status_of_a_resolver_that_is_down(nexusctl, served):
+    await served.stop("dns")
+    done = await nexusctl("status", "--json")
+    assert (done.code, done.json["services"]["dns"]["health"]) == (3, "unreachable")
+    assert done.json["network_warnings"] == []
 
 
 async def test_status_of_a_service_that_answers_and_is_not_well(nexusctl, served):

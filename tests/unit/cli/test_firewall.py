@@ -1,43 +1,17 @@
 """Which commands let guests through which firewall; the host's programs are played."""
 
-import json
 import shlex
 
 import pytest
+from played_host import PlayedHost
 
 from nexus.netd.v1 import netd_pb2
 from nexusctl.commands.setup_firewall import of_networks
 from nexusctl.failure import Failure
 from nexusctl.firewall import plan
-from nexusctl.firewall.host import MISSING, Done, Guests
+from nexusctl.firewall.host import MISSING, Guests
 
 GUESTS = Guests(("nexbr0",), ipv6=False, ports=(("udp", 7753),))
-
-
-class PlayedHost:
-    """Programs by the words they are called with; others fail, as a check of what is not there."""
-
-    def __init__(self, **programs):
-        self.programs = programs
-        self.answers = {}
-        self.changes = []
-
-    def answer(self, line, out="", code=0):
-        self.answers[line] = Done(code, out)
-        return self
-
-    async def run(self, *argv):
-        line = " ".join(argv)
-        if line in self.answers:
-            return self.answers[line]
-        if argv[0] == "nft" and argv[1] == "--json":
-            return Done(0, json.dumps({"nftables": self.programs.get("nft", [])}))
-        if argv[0] not in self.programs:
-            return Done(MISSING)
-        if {"-C", "-S", "status", "--state"} & set(argv) or "--query" in line:
-            return Done(1)
-        self.changes.append(line)
-        return Done(0)
 
 
 async def commands(host, guests=GUESTS):

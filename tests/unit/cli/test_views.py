@@ -3,8 +3,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from nexus.netd.v1 import netd_pb2
 from nexus.vmm.v1 import vmm_pb2
-from nexusctl import views
+from nexusctl import net_views, views
+from nexusctl.commands.status import exit_code
 from nexusctl.commands.vm_logs import tail
 from nexusctl.terminal import plain_console
 
@@ -43,3 +45,26 @@ def test_a_console_on_a_terminal_keeps_text_and_shows_control():
     assert plain_console("ü\tx\r\n".encode()) == "ü\tx\n".encode()
     assert plain_console(b"\x1b[2J\x7f\x00") == b"^[[2J^?^@"
     assert plain_console(b"\xff\x9b") == "��".encode()
+
+
+@pytest.mark.parametrize(
+    ("netd", "dns", "code"),
+    [
+        ("serving", "serving", 0),
+        ("serving", "denied", 0),
+        ("serving", "unreachable", 3),
+        ("denied", "serving", 3),
+        ("not serving", "denied", 1),
+    ],
+)
+def test_who_may_not_ask_the_resolver_misses_nothing(netd, dns, code):
+    rows = [{"name": "netd", "health": netd}, {"name": "dns", "health": dns}]
+    assert exit_code(rows) == code
+
+
+def test_a_network_that_this_release_knows_too_little_of():
+    rule = netd_pb2.EgressRule(protocol=9, first_port=1)
+    policy = netd_pb2.EgressPolicy(mode=9, rules=[rule])
+    assert net_views.policy(policy) == {"mode": "9", "rules": [{"allow": "any:1/9"}]}
+    port = net_views.port(netd_pb2.Port())
+    assert (port["counters"], port["create_time"], port["policy"]["own"]) == (None, None, False)
