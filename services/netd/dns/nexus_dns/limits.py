@@ -35,7 +35,7 @@ class Bucket:
 
     def take(self, now: float) -> bool:
         """Take a token at the time `now` (seconds of a monotonic clock). False: there is none."""
-        self._tokens = min(self._burst, self._tokens + max(now - self._at, 0.0) * self._rate)
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         if self._tokens < 1:
             return False

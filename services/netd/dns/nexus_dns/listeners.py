@@ -25,6 +25,10 @@ _IP_FREEBIND = 15
 """linux/in.h; for IPv6 sockets too (ip(7)). The address may come later, with its bridge."""
 
 _BACKLOG = 128
+_RECEIVE_BUFFER = 1024 * 1024
+"""Bytes of queries that wait; the kernel may give less (net.core.rmem_max). One guest's burst must
+not push out the others' queries."""
+
 _TRY_AGAIN = 5.0
 """Seconds after which a socket that could not be had is tried again."""
 
@@ -110,7 +114,9 @@ def _bound(address: Address, port: int, kind: socket.SocketKind) -> socket.socke
     bound = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     try:
         bound.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-        if kind == socket.SOCK_STREAM:
+        if kind == socket.SOCK_DGRAM:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        else:
             # Else connections that lately ended would hold up a restart (tcp(7), TIME_WAIT).
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((str(address), port))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import dns.exception
 import dns.name
@@ -66,6 +67,17 @@ class Allowed:
             for start in range(1, len(name)):
                 found |= self._below.get(name[start:], set())
         return tuple(sorted(found))
+
+
+_KNOWN: WeakValueDictionary[tuple[tuple[str, int], ...], Allowed] = WeakValueDictionary()
+
+
+def allowed(rules: tuple[tuple[str, int], ...]) -> Allowed:
+    """Return `Allowed(rules)`; guests with equal rules share one. ValueError: a bad pattern."""
+    found = _KNOWN.get(rules)
+    if found is None:
+        found = _KNOWN[rules] = Allowed(rules)
+    return found
 
 
 def reverse(name: Labels) -> IPv4Network | IPv6Network | None:

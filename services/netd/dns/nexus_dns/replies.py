@@ -59,8 +59,8 @@ def relay(query: Query, wire: bytes) -> bytes:
     caller has compared the question. Raises Cut.
     """
     _, flags, _, answers, authorities, _ = struct.unpack_from("!6H", wire)
-    question_end = _name_end(wire, 12) + 4
-    end = question_end
+    asked = query.name.to_wire() or b""  # as the client wrote it; servers may change the case
+    end = question_end = 12 + len(asked) + 4
     for _ in range(answers + authorities):
         end = _record_end(wire, end)
     flags = flags & _RCODE | query.message.flags & (RD | CD) | QR | RA
@@ -68,7 +68,8 @@ def relay(query: Query, wire: bytes) -> bytes:
     if end + len(opt) > query.room:
         flags, answers, authorities, end = flags | TC, 0, 0, question_end
     counts = (1, answers, authorities, 1 if opt else 0)
-    return struct.pack("!6H", query.message.id, flags, *counts) + wire[12:end] + opt
+    header = struct.pack("!6H", query.message.id, flags, *counts)
+    return header + asked + wire[12 + len(asked) : end] + opt
 
 
 def _name_end(wire: bytes, at: int) -> int:

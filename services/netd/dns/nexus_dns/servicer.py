@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from nexus.netd.v1 import resolver_pb2 as pb
 from nexus.netd.v1.resolver_pb2_grpc import ResolverServiceServicer
 from nexus_dns.driver import Denial, Pin, Session
-from nexus_dns.names import Allowed
+from nexus_dns.names import allowed
 from nexus_dns.servers import FROM_HOST
 from nexus_dns.view import Guest, Served
 from nexus_rpc.errors import Cancelled, invalid_field
@@ -54,24 +54,26 @@ class Servicer(ResolverServiceServicer):
         async for request in requests:
             match request.WhichOneof("say"):
                 case "network":
-                    networks.add(request.network.name)
+                    if not session.synced:
+                        networks.add(request.network.name)
                     self._view.put_network(_served(request.network))
                 case "network_gone":
                     self._view.remove_network(request.network_gone)
                 case "guest":
-                    guests.add(request.guest.vm_id)
+                    if not session.synced:
+                        guests.add(request.guest.vm_id)
                     self._view.put_guest(_guest(request.guest))
                 case "guest_gone":
                     self._view.remove_guest(request.guest_gone)
-                case "synced":
+                case "synced" if not session.synced:
                     self._view.keep(networks, guests)
                     session.synced = True
                 case "pinned":
                     session.settle(request.pinned, pinned=True)
                 case "not_pinned":
                     session.settle(request.not_pinned, pinned=False)
-                case None:
-                    raise invalid_field("say", None, "nothing that this resolver knows")
+                case other:
+                    raise invalid_field("say", other, "expected `synced` once, or another thing")
 
 
 async def _first_of(*works: Coroutine[object, object, None]) -> None:
@@ -122,7 +124,7 @@ def _served(message: pb.ServedNetwork) -> Served:
 
 def _guest(message: pb.ServedGuest) -> Guest:
     try:
-        names = Allowed((each.pattern, each.slot) for each in message.names)
+        names = allowed(tuple((each.pattern, each.slot) for each in message.names))
     except ValueError as error:
         raise invalid_field("guest.names", message.vm_id, str(error)) from None
     return Guest(

@@ -82,9 +82,10 @@ class TcpListener:
             writer.transport.abort()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        source = ip_address(writer.get_extra_info("peername")[0].partition("%")[0])
-        known = self._host or self._resolver.is_guest(source)
-        if not known or not self._connections.add(source, writer):
+        peer = writer.get_extra_info("peername")
+        source = ip_address(peer[0].partition("%")[0]) if peer else None  # it may be gone already
+        known = source and (self._host or self._resolver.is_guest(source))
+        if not source or not known or not self._connections.add(source, writer):
             writer.transport.abort()
             return
         writer.transport.set_write_buffer_limits(high=0)  # what is drained is with the kernel
