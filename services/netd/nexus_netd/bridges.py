@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nexus_netd import present, routing, rtnl
 from nexus_netd.kernel import KernelError
-from nexus_netd.names import index_of, need, shown
+from nexus_netd.names import index_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,8 +37,10 @@ def marked(netlink: Netlink) -> list[Bridge]:
 
 def put(netlink: Netlink, want: Bridge) -> None:
     """Make the bridge, or bring it to what it should be, with exactly its addresses."""
-    netlink.run(*rtnl.put_bridge(want))
-    index = need(want.name)
+    found = netlink.run(rtnl.make_bridge(want), rtnl.get_link(want.name))[1]
+    link = present.Link(found[0])
+    netlink.run(rtnl.set_bridge(want, link.mac))
+    index = link.index
     has = set(present.prefix_lengths(_addresses(netlink), index))
     wanted = {(address, address.max_prefixlen) for address in want.addresses}
     netlink.run(

@@ -88,7 +88,10 @@ class Events:
             yield from self._at(index)
         elif name_of(index) in self._bridges:
             found = attributes(message, HEADER + rtnl.NEIGHBOUR.size).get(rtnl.NDA_DST, b"")
-            yield Changed(Matter.NEIGHBOURS, str(present.as_address(found)))
+            address = present.as_address(found)
+            # Guests' own link-local addresses come and go as they speak; nothing of ours is there.
+            if not address.is_link_local:
+                yield Changed(Matter.NEIGHBOURS, str(address))
 
     def _netconf(self, message: bytes) -> Iterator[Changed]:
         index = attributes(message, HEADER + _NETCONF.size).get(_NETCONF_IFINDEX, _ALL)

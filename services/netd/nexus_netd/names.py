@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import socket
+import struct
+from typing import TYPE_CHECKING
 
 from nexus_netd.kernel import KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_SIOCGIFNAME = 0x8910
+_IFREQ = struct.Struct("=16si20x")
 
 
 def index_of(name: str) -> int | None:
@@ -30,6 +40,15 @@ def name_of(index: int) -> str | None:
         return socket.if_indextoname(index)
     except OSError:
         return None
+
+
+def names_of(indexes: Iterable[int]) -> Iterator[tuple[int, str]]:
+    """Return the names of many links; those that have gone are left out."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
+        for index in indexes:
+            with contextlib.suppress(OSError):
+                found = fcntl.ioctl(asking, _SIOCGIFNAME, _IFREQ.pack(b"", index))
+                yield index, _IFREQ.unpack(found)[0].rstrip(b"\0").decode()
 
 
 def shown(index: int) -> str:

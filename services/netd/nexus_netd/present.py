@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nexus_netd import routing, rtnl
 from nexus_netd.kernel import Bridge, Counters, Overlap, Tap
-from nexus_netd.netlink import HEADER, attributes
+from nexus_netd.netlink import HEADER, Shapes, attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -31,12 +31,26 @@ _COUNTS = struct.Struct("=8Q")
 _STATS_BODY = HEADER + _STATS.size
 
 
-class Link:
-    """A link as a message tells it: name, index, master's index, and its other attributes."""
+_TAPS = Shapes(
+    _LINK_BODY,
+    (
+        rtnl.IFLA_IFNAME,
+        rtnl.IFLA_MTU,
+        rtnl.IFLA_MASTER,
+        rtnl.IFLA_IFALIAS,
+        rtnl.IFLA_LINKINFO,
+    ),
+)
+_PORTS = Shapes(0, (rtnl.BRPORT_ISOLATED, rtnl.BRPORT_LOCKED))
 
-    def __init__(self, message: bytes) -> None:
+
+class Link:
+    """A link as a message tells it; with `tap` only as far as a TAP is asked for."""
+
+    def __init__(self, message: bytes, *, tap: bool = False) -> None:
+        self.index: int
         _, _, self.index, self._flags, _ = rtnl.LINK.unpack_from(message, HEADER)
-        self._attributes = attributes(message, _LINK_BODY)
+        self._attributes = _TAPS.find(message) if tap else attributes(message, _LINK_BODY)
         self._info = attributes(self._attributes.get(rtnl.IFLA_LINKINFO, b""))
 
     @property
@@ -48,6 +62,11 @@ class Link:
     def kind(self) -> str:
         """Its kind, "bridge" or "tun"; empty for a physical one."""
         return _text(self._info.get(rtnl.INFO_KIND, b""))
+
+    @property
+    def mac(self) -> str:
+        """Its MAC, "02:fc:ac:10:00:01"."""
+        return self._attributes.get(rtnl.IFLA_ADDRESS, b"").hex(":")
 
     @property
     def master(self) -> int:
@@ -73,7 +92,7 @@ class Link:
         return Bridge(
             self.name,
             self.marked(rtnl.NETWORK_MARK),
-            self._attributes.get(rtnl.IFLA_ADDRESS, b"").hex(":"),
+            self.mac,
             _number(self._attributes[rtnl.IFLA_MTU]),
             frozenset(found),
             self.kind,
@@ -83,7 +102,7 @@ class Link:
 
     def tap(self, bridge: str | None, macs: Collection[bytes], routed: Collection[Address]) -> Tap:
         """Return it as a TAP, with the name of its bridge, its MACs there, and its addresses."""
-        port = attributes(self._info.get(rtnl.INFO_SLAVE_DATA, b"")) if bridge else {}
+        port = _PORTS.find(self._info.get(rtnl.INFO_SLAVE_DATA, b"")) if bridge else {}
         return Tap(
             self.name,
             self.marked(rtnl.VM_MARK),
@@ -125,14 +144,14 @@ def prefix_lengths(messages: Iterable[bytes], index: int) -> Iterator[tuple[Addr
             yield address, length
 
 
-def macs(messages: Iterable[bytes]) -> dict[int, list[bytes]]:
+def macs(messages: Iterable[bytes]) -> dict[int, set[bytes]]:
     """Return the fixed entries of bridges' tables, by the index of the port."""
-    found: dict[int, list[bytes]] = {}
+    found: dict[int, set[bytes]] = {}
     for message in messages:
-        _, index, state, _, _ = rtnl.NEIGHBOUR.unpack_from(message, HEADER)
-        if state & rtnl.NUD_NOARP:
+        if message[HEADER + 8] & rtnl.NUD_NOARP:
+            index = rtnl.NEIGHBOUR.unpack_from(message, HEADER)[1]
             mac = attributes(message, _NEIGHBOUR_BODY).get(rtnl.NDA_LLADDR, b"")
-            found.setdefault(index, []).append(mac)
+            found.setdefault(index, set()).add(mac)  # a second time for a VLAN, maybe
     return found
 
 

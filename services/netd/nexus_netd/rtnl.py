@@ -42,7 +42,7 @@ NEIGHBOUR = struct.Struct("=B3xiHBB")
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER = 1, 3, 4, 10
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, _IFLA_EXT_MASK = 18, 20, 26, 29
 INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
-_BR_STP_STATE, _BR_MCAST_SNOOPING = 5, 23
+_BR_STP_STATE, _BR_MCAST_SNOOPING, _BR_VLAN_DEFAULT_PVID = 5, 23, 39
 _BRPORT_LEARNING, _BRPORT_UNICAST_FLOOD = 8, 9
 _BRPORT_MCAST_FLOOD, _BRPORT_BCAST_FLOOD = 27, 30
 BRPORT_ISOLATED, BRPORT_LOCKED = 33, 39
@@ -95,14 +95,16 @@ def list_links(kind: str) -> Request:
     )
 
 
-def put_bridge(want: Bridge) -> list[Request]:
-    """Make the bridge if there is none, set all of it, and bring it up.
-
-    No STP, no snooping: a port forwards from the moment it is up. A bridge without a MAC of its own
-    takes a port's, and changes it under the guests' ARP caches.
-    """
-    info = nest(_INFO_DATA, u32(_BR_STP_STATE, 0), u8(_BR_MCAST_SNOOPING, 0))
-    make = Request(
+def make_bridge(want: Bridge) -> Request:
+    """Make the bridge, unless there is one. No STP: a port forwards from the moment it is up."""
+    info = nest(
+        _INFO_DATA,
+        u32(_BR_STP_STATE, 0),
+        u8(_BR_MCAST_SNOOPING, 0),
+        # Else each entry of the bridge's table is there twice, for a VLAN that nobody uses.
+        attribute(_BR_VLAN_DEFAULT_PVID, bytes(2)),
+    )
+    return Request(
         f"make bridge {want.name}",
         NEWLINK,
         ACK | CREATE | EXCL,
@@ -111,19 +113,27 @@ def put_bridge(want: Bridge) -> list[Request]:
         + nest(IFLA_LINKINFO, text(INFO_KIND, "bridge"), info),
         frozenset({errno.EEXIST}),
     )
+
+
+def set_bridge(want: Bridge, mac: str) -> Request:
+    """Set all of a bridge that has the MAC `mac`, and bring it up.
+
+    A bridge whose MAC was never set takes a port's, and changes it under the guests' ARP caches.
+    """
     answers = b"".join(u32(*item) for item in ANSWERS.items())
-    settings = Request(
+    # To set it, even to what it is, makes the kernel forget all neighbours on the link.
+    address = b"" if mac == want.mac else attribute(IFLA_ADDRESS, mac_bytes(want.mac))
+    return Request(
         f"set bridge {want.name}",
         NEWLINK,
         ACK,
         LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
         + text(IFLA_IFNAME, want.name)
         + text(IFLA_IFALIAS, f"{NETWORK_MARK}{want.network}")
-        + attribute(IFLA_ADDRESS, mac_bytes(want.mac))
+        + address
         + u32(IFLA_MTU, want.mtu)
         + nest(IFLA_AF_SPEC, nest(socket.AF_INET, nest(INET_CONF, answers)), *_no_link_local()),
     )
-    return [make, settings]
 
 
 def answer_at_once(index: int, name: str) -> Request:
@@ -201,14 +211,13 @@ def take_down(index: int, name: str) -> Request:
     return Request(f"take {name} down", NEWLINK, ACK, LINK.pack(0, 0, index, 0, IFF_UP))
 
 
-def let_no_more_in(index: int, name: str, mac: str) -> Request:
+def let_no_more_in(index: int, name: str, mac: bytes) -> Request:
     """Undo a TAP's entry for a MAC that is not its guest's; none to undo is no failure."""
     return Request(
-        f"let {mac} in at {name} no more",
+        f"let {mac.hex(':')} in at {name} no more",
         DELNEIGH,
         ACK,
-        NEIGHBOUR.pack(socket.AF_BRIDGE, index, 0, NTF_MASTER, 0)
-        + attribute(NDA_LLADDR, mac_bytes(mac)),
+        NEIGHBOUR.pack(socket.AF_BRIDGE, index, 0, NTF_MASTER, 0) + attribute(NDA_LLADDR, mac),
         frozenset({errno.ENOENT}),
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nexus_netd import present, routing, rtnl
 from nexus_netd.kernel import KernelError
-from nexus_netd.names import index_of, name_of, need
+from nexus_netd.names import index_of, name_of, names_of, need
 from nexus_netd.netlink import DUMP, Request
 from nexus_netd.tuntap import PREFIX
 
@@ -28,7 +28,7 @@ def marked(netlink: Netlink) -> list[Tap]:
     """Return the TAPs with our mark, and those on bridges with our mark."""
     bridges = [present.Link(message) for message in netlink.dump(rtnl.list_links("bridge"))]
     ours = {link.index for link in bridges if link.marked(rtnl.NETWORK_MARK)}
-    links = [present.Link(message) for message in netlink.dump(rtnl.list_links("tun"))]
+    links = [present.Link(message, tap=True) for message in netlink.dump(rtnl.list_links("tun"))]
     return present.taps(
         [link for link in links if link.master in ours or link.marked(rtnl.VM_MARK)],
         {link.index: link.name for link in bridges},
@@ -127,9 +127,8 @@ def isolate(netlink: Netlink, tap: Tap) -> int | None:
 def counters(netlink: Netlink) -> dict[str, Counters]:
     """Return what went through each link that is called as our TAPs are."""
     request = Request("read counters", _GETSTATS, DUMP, present.COUNTERS)
-    counted = map(present.counters, netlink.dump(request))
-    named = ((name_of(index), counts) for index, counts in counted)
-    return {name: counts for name, counts in named if name and name.startswith(PREFIX)}
+    counted = dict(map(present.counters, netlink.dump(request)))
+    return {name: counted[index] for index, name in names_of(counted) if name.startswith(PREFIX)}
 
 
 def _link(netlink: Netlink, name: str) -> present.Link | None:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from nexus_netd import bpf, rtnl
 from nexus_netd.netlink import HEADER, NETFILTER, ROUTE, Netlink, messages
@@ -83,7 +83,7 @@ class Removals:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=_WAITING, thread_name_prefix="removal")
         self._waiting: dict[int, asyncio.Future[None]] = {}
-        self._under_way: set[asyncio.Future[object]] = set()
+        self._under_way: set[asyncio.Future[Any]] = set()
         self._told = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,

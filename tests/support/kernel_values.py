@@ -1,0 +1,45 @@
+"""Bridges and guests for tests of the kernel port."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+from nexus_netd.kernel import Bridge
+from nexus_netd.model import Guest, Limits, Policy
+from nexus_netd.subnet import mac
+
+NAME = "nexbr0"
+OWNER = 4242
+GATEWAY, GATEWAY6 = IPv4Address("10.9.0.1"), IPv6Address("fd6e:6578:7573::1")
+SUBNETS = (ip_network("10.9.0.0/16"), ip_network("fd6e:6578:7573::/64"))
+
+
+def bridge(name=NAME, *, ipv6=True, **changes):
+    addresses = {GATEWAY, GATEWAY6} if ipv6 else {GATEWAY}
+    fields = {"network": "default", "mac": mac(GATEWAY), "mtu": 1280, "addresses": addresses}
+    fields |= changes
+    return Bridge(name, **fields | {"addresses": frozenset(fields["addresses"])})
+
+
+def guest(number=1, tap="", *, on=NAME, ipv6=True, vm_id=None):
+    """Return guest number 1 to 65,533, with its own MAC and addresses."""
+    ipv4 = GATEWAY + number
+    return Guest(
+        vm_id or f"{number:013d}",
+        tap,
+        on,
+        mac(ipv4),
+        1280,
+        ipv4,
+        GATEWAY,
+        GATEWAY6 + number if ipv6 else None,
+        GATEWAY6 if ipv6 else None,
+        Policy(),
+        1,
+        Limits(),
+    )
+
+
+async def attach(kernel, wanted, name=None):
+    """Make the guest's TAP, keep it, and return its name."""
+    async with kernel.new_tap(wanted, OWNER, name) as tap:
+        await tap.keep()
+    return tap.name
