@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from nexus_netd import attributes as a
-from nexus_netd.netlink import APPEND, CREATE, Request, nest, text
+from nexus_netd.netlink import APPEND, CREATE, Request, attribute, nest, text
 from nexus_netd.ruleset import NAME, TYPES, VERDICT, Chain, Element, Family, Rule, Set
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def new_set(family: Family, number: int, one: Set) -> Request:
         a.u32(SET_KEY_TYPE, kind),
         a.u32(SET_KEY_LENGTH, length),
         a.u32(SET_ID, number + 1),
-        a.attribute(
+        attribute(
             SET_USERDATA, bytes([0, 4, _BYTE_ORDERS.get(one.key[0], _BIG_ENDIAN), 0, 0, 0])
         ),
     ]
