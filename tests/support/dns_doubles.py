@@ -71,7 +71,7 @@ class NameServer(asyncio.DatagramProtocol):
     def datagram_received(self, data, address):
         """Answer by UDP, truncated where it does not fit."""
         query = dns.message.from_wire(data)
-        self.asked.append(_question(query))
+        self.asked.append(question_of(query))
         answer = self._answer(query)
         if isinstance(answer, dns.message.Message):
             answer = answer.to_wire(max_size=query.payload or 512, prefer_truncation=True)
@@ -82,7 +82,7 @@ class NameServer(asyncio.DatagramProtocol):
         with contextlib.suppress(asyncio.IncompleteReadError):
             (length,) = struct.unpack("!H", await reader.readexactly(2))
             query = dns.message.from_wire(await reader.readexactly(length))
-            self.asked_by_tcp.append(_question(query))
+            self.asked_by_tcp.append(question_of(query))
             answer = self._answer(query)
             if isinstance(answer, dns.message.Message):
                 answer = answer.to_wire(max_size=65535)
@@ -92,7 +92,7 @@ class NameServer(asyncio.DatagramProtocol):
         writer.close()
 
     def _answer(self, query):
-        answer = self.answers.get(_question(query))
+        answer = self.answers.get(question_of(query))
         if callable(answer):
             return answer(query)
         if answer is None:
@@ -100,7 +100,8 @@ class NameServer(asyncio.DatagramProtocol):
         return reply(query, *answer)
 
 
-def _question(query):
+def question_of(query):
+    """Return what is asked, as "NAME TYPE"."""
     (question,) = query.question
     name = question.name.to_text(omit_final_dot=True).lower()
     return f"{name} {dns.rdatatype.to_text(question.rdtype)}"

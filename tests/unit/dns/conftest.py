@@ -4,10 +4,10 @@ from ipaddress import ip_address, ip_network
 
 import dns.message
 import pytest
+from dns_fakes import FakeNetd, FakeUpstream
 
 from nexus_dns.names import Allowed
 from nexus_dns.resolver import Resolver
-from nexus_dns.upstream import NoAnswer
 from nexus_dns.view import Guest, Served, View
 
 GUEST = ip_address("172.16.0.2")
@@ -41,36 +41,6 @@ def view():
     ):
         view.put_guest(guest)
     return view
-
-
-class FakeUpstream:
-    """Answers with `reply`, a function of the question, or not at all."""
-
-    def __init__(self):
-        self.asked = []
-        self.reply = None
-
-    async def ask(self, servers, question):
-        self.asked.append((tuple(servers), question))
-        if self.reply is None:
-            raise NoAnswer
-        return self.reply(question)
-
-
-class FakeNetd:
-    """Makes all pins, or none."""
-
-    def __init__(self):
-        self.makes_pins = True
-        self.pins = []
-        self.denials = []
-
-    async def pin(self, pin):
-        self.pins.append(pin)
-        return self.makes_pins
-
-    def deny(self, denial):
-        self.denials.append(denial)
 
 
 @pytest.fixture

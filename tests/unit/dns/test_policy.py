@@ -1,5 +1,6 @@
 """What a query leads to."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import dns.message
@@ -24,6 +25,13 @@ def decide(view, address, name, kind="A", **options):
 
 def test_an_open_guest_has_its_own_servers_and_no_slots(view):
     assert decide(view, OPEN, "x.example") == Ask(("1.1.1.1", "8.8.8.8"), any_name=True)
+
+
+def test_a_name_with_a_rule_is_pinned_even_where_every_name_is_answered(view):
+    view.put_guest(replace(view.guest_at(GUEST), any_name=True))
+    assert decide(view, GUEST, "pypi.org").slots == (0, 7)
+    assert not decide(view, GUEST, "pypi.org").any_name
+    assert decide(view, GUEST, "x.example") == Ask(("9.9.9.9",), any_name=True)
 
 
 def test_a_restricted_guest_has_the_slots_of_all_rules(view):

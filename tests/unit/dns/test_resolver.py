@@ -1,12 +1,13 @@
 """The way of a query, with stand-ins for servers and netd."""
 
 import asyncio
+from dataclasses import replace
 from ipaddress import ip_address
 
 import dns.message
 import dns.rcode
-import dns.rrset
 import pytest
+from dns_doubles import reply
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,18 +19,8 @@ from nexus_dns.view import Guest
 GUEST, OPEN, NONE = (ip_address(f"172.16.0.{last}") for last in (2, 3, 4))
 
 
-def answering(*addresses, ttl=60):
-    """Return a server that has these IPv4 addresses for each name."""
-
-    def reply(question):
-        query = dns.message.make_query(question.name, question.kind)
-        message = dns.message.make_response(query)
-        message.answer.append(
-            dns.rrset.from_text_list(question.name, ttl, "IN", question.kind, addresses)
-        )
-        return message.to_wire()
-
-    return reply
+ADDRESSES = ("8.8.8.8", "10.9.9.9", "10.1.0.1")
+GOOD = ["pypi.org 60 A 8.8.8.8"]
 
 
 @pytest.fixture
@@ -39,30 +30,33 @@ def outcomes():
 
 
 async def test_an_answer_is_pinned(ask, upstream, netd, outcomes):
-    upstream.reply = answering("8.8.8.8", "10.9.9.9", "10.1.0.1")
+    upstream.answers["pypi.org A"] = [f"pypi.org 60 A {each}" for each in ADDRESSES]
     answer = await ask(GUEST, "PyPI.org")
     assert sorted(each.to_text() for each in answer.answer[0]) == ["10.1.0.1", "8.8.8.8"]
-    assert netd.pins == [Pin("guest", "pypi.org", ("8.8.8.8", "10.1.0.1"), 60, (0, 7))]
+    (pin,) = netd.pins
+    assert sorted(pin.addresses) == ["10.1.0.1", "8.8.8.8"]
+    assert replace(pin, addresses=()) == Pin("guest", "pypi.org", (), 60, (0, 7))
     assert netd.denials == [Denial("guest", "pypi.org", "private answer")]
     assert outcomes == {Outcome.PRIVATE: 1}
 
 
 async def test_without_a_pin_there_is_no_answer(ask, upstream, netd, outcomes):
     netd.makes_pins = False
-    upstream.reply = answering("8.8.8.8")
+    upstream.answers["pypi.org A"] = GOOD
     answer = await ask(GUEST, "pypi.org")
     assert (answer.rcode(), answer.answer) == (dns.rcode.SERVFAIL, [])
     assert outcomes == {Outcome.PIN: 1}
 
 
-async def test_no_server_answers(ask, resolver, outcomes):
+async def test_no_server_answers(ask, upstream, resolver, outcomes):
+    upstream.answers["pypi.org A"] = lambda query: None
     for address in GUEST, OPEN:
         assert (await ask(address, "pypi.org")).rcode() == dns.rcode.SERVFAIL
     assert (outcomes, resolver.in_flight()) == ({Outcome.UPSTREAM: 2}, 0)
 
 
 async def test_dnssec_is_asked_for_only_where_it_is_passed_on(ask, upstream):
-    upstream.reply = answering("8.8.8.8")
+    upstream.answers["pypi.org A"] = GOOD
     for address in GUEST, OPEN:
         await ask(address, "pypi.org", want_dnssec=True, flags=dns.flags.RD | dns.flags.CD)
     asked = [(question.dnssec, question.unchecked) for _, question in upstream.asked]
@@ -70,22 +64,22 @@ async def test_dnssec_is_asked_for_only_where_it_is_passed_on(ask, upstream):
 
 
 async def test_a_guest_that_is_gone_meanwhile_is_owed_nothing(view, resolver, upstream, outcomes):
-    def reply(question):
+    def answer(query):
         view.remove_guest("guest")
-        return answering("8.8.8.8")(question)
+        return reply(query, *GOOD)
 
-    upstream.reply = reply
+    upstream.answers["pypi.org A"] = answer
     wire = dns.message.make_query("pypi.org", "A").to_wire()
     assert await resolver.answer(resolver.guest(GUEST), wire, by_tcp=False) is None
     assert resolver.in_flight() == 0
 
 
 async def test_a_policy_that_is_closed_meanwhile(view, ask, upstream, netd):
-    def reply(question):
+    def answer(query):
         view.put_guest(Guest("open", frozenset({OPEN}), "default", names=Allowed([("a.org", 3)])))
-        return answering("8.8.8.8")(question)
+        return reply(query, "a.org 60 A 8.8.8.8")
 
-    upstream.reply = reply
+    upstream.answers = {"a.org A": answer, "b.org A": answer}
     assert (await ask(OPEN, "b.org")).rcode() == dns.rcode.REFUSED
     await ask(OPEN, "a.org")
     assert netd.pins == [Pin("open", "a.org", ("8.8.8.8",), 60, (3,))]
@@ -106,11 +100,11 @@ async def test_queries_are_bounded(resolver, outcomes):
 
 
 async def test_all_together_wait_for_at_most_1024(view, resolver, upstream, outcomes):
-    hold = asyncio.Event()
+    hold, answer = asyncio.Event(), upstream.ask
 
     async def ask(servers, question):
         await hold.wait()
-        return answering("8.8.8.8")(question)
+        return await answer(servers, question)
 
     upstream.ask = ask
     wire = dns.message.make_query("pypi.org", "A").to_wire()
@@ -132,10 +126,10 @@ async def test_all_together_wait_for_at_most_1024(view, resolver, upstream, outc
 
 
 async def test_a_defect_costs_one_query(ask, resolver, upstream, outcomes, caplog):
-    def reply(question):
+    def fail(query):
         raise ZeroDivisionError
 
-    upstream.reply = reply
+    upstream.answers["pypi.org A"] = fail
     wire = dns.message.make_query("pypi.org", "A").to_wire()
     assert await resolver.answer(resolver.guest(GUEST), wire, by_tcp=False) is None
     assert outcomes == {Outcome.DEFECT: 1}
@@ -146,7 +140,7 @@ async def test_a_defect_costs_one_query(ask, resolver, upstream, outcomes, caplo
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=1300), by_tcp=st.booleans())
 async def test_any_bytes_from_anybody(resolver, upstream, outcomes, data, by_tcp):
-    upstream.reply = answering("8.8.8.8")
+    upstream.answers["pypi.org A"] = GOOD
     for address in GUEST, OPEN, None:
         client = resolver.guest(address) if address else resolver.host()
         if client:
@@ -163,7 +157,6 @@ async def test_any_bytes_from_anybody(resolver, upstream, outcomes, data, by_tcp
     rest=st.binary(max_size=40),
 )
 async def test_any_question_from_anybody(resolver, upstream, outcomes, head, labels, kind, rest):
-    upstream.reply = lambda question: b"\0\0\x81\x80\0\1\0\0\0\0\0\0" + rest
     name = b"".join(bytes([len(label)]) + label for label in labels)
     wire = b"\0\1\1\0\0\1\0\0\0\0" + head[:2] + name + b"\0" + kind.to_bytes(2, "big") + b"\0\1"
     for address in GUEST, OPEN, None:

@@ -72,11 +72,9 @@ def decide_for_guest(view: View, guest: Guest, query: Query) -> Local | Ask:
 
 
 def _by_rules(view: View, guest: Guest, query: Query) -> Local | Ask:
-    if guest.any_name:
-        return Ask(view.upstream(guest), any_name=True)
     slots = guest.names.slots(query.labels)
     if not slots:
-        return _REFUSED
+        return Ask(view.upstream(guest), any_name=True) if guest.any_name else _REFUSED
     if query.kind not in ADDRESSES | PLAIN:
         return Local(dns.rcode.NOERROR, Outcome.KIND)
     return Ask(view.upstream(guest), any_name=False, slots=slots, private_ok=guest.private_ok)

@@ -26,10 +26,11 @@ class Served:
 class Guest:
     """A guest: where its queries come from, and what it is answered.
 
-    `any_name` guests are answered every name, others those in `names`. `linked` are the ids of VMs
-    whose names it may resolve. `private_ok` are networks that are not public and that answers may
-    name. `upstream` empty: its network's. `share` is what it uses of the resolver; it stays the
-    same while the guest is served.
+    `any_name` guests are answered every name, others those in `names`. Those are pinned in either
+    case: a rule for one name may allow more than a rule for all. `linked` are the ids of VMs whose
+    names it may resolve. `private_ok` are networks that are not public and that answers may name.
+    `upstream` empty: its network's. `share` is what it uses of the resolver; it stays the same
+    while the guest is served.
     """
 
     vm_id: str
