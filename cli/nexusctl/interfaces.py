@@ -24,6 +24,7 @@ def of_port(port: netd_pb2.Port) -> vmm_pb2.NetworkInterface:
         ipv6=port.ipv6,
         ipv6_gateway=port.ipv6_gateway,
         search=port.search,
+        mtu=port.mtu,
     )
 
 

@@ -56,6 +56,7 @@ def port(port: netd_pb2.Port) -> dict[str, Any]:
         "dns": list(port.dns),
         "upstream_dns": list(port.upstream_dns),
         "search": list(port.search),
+        "mtu": port.mtu,
         "create_time": time(port, "create_time"),
         "policy": policy(port.policy) | {"own": port.own_policy},
         "limits": limits(port.limits),

@@ -96,6 +96,7 @@ def _network(end: vmm_pb2.NetworkInterface) -> dict[str, Any]:
         "ipv6": end.ipv6,
         "ipv6_gateway": end.ipv6_gateway,
         "search": list(end.search),
+        "mtu": end.mtu,
     }
 
 

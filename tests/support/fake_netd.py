@@ -32,6 +32,7 @@ class Wires:
             gateway=f"{first}.1",
             dns=[f"{first}.1"],
             network=network,
+            mtu=1500,
             policy=pb.EgressPolicy(mode=pb.EGRESS_MODE_OPEN),
         )
         return self.ports[vm_id]

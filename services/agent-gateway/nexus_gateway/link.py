@@ -58,6 +58,7 @@ class Link:
                 "ipv6": network.ipv6,
                 "ipv6_gateway": network.ipv6_gateway,
                 "search": list(network.search),
+                "mtu": network.mtu,
             }
         said = await self._ask(request, _CONFIGURE_TIMEOUT)
         return texts(said.get("warnings"), count=32, limit=400)

@@ -79,6 +79,7 @@ def port(view: View, vm_id: str) -> pb.Port:
         limits=limits(guest.limits),
         vm_name=lease.vm_name,
         upstream_dns=lease.upstream_dns,
+        mtu=guest.mtu,
     )
 
 

@@ -85,6 +85,7 @@ def _network(network: Network) -> vmm_pb2.NetworkInterface:
         ipv6=network.ipv6,
         ipv6_gateway=network.ipv6_gateway,
         search=network.search,
+        mtu=network.mtu,
     )
 
 

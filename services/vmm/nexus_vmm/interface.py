@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_DNS = 5
 MAX_SEARCH = 6
+LEAST_MTU, MOST_MTU = 1_280, 65_521  # the least of IPv6 (RFC 8200), and the most of a TAP (tun.c)
 
 # IFNAMSIZ is 16 with its NUL; "/" and white space are what the kernel itself refuses.
 _TAP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
@@ -47,6 +48,7 @@ def check_interface(field: str, message: vmm_pb2.NetworkInterface) -> Network:
         ipv6=ipv6,
         ipv6_gateway=ipv6_gateway,
         search=tuple(message.search),
+        mtu=_mtu(f"{field}.mtu", message.mtu),
     )
 
 
@@ -98,6 +100,12 @@ def _no_ipv6(field: str, message: vmm_pb2.NetworkInterface) -> tuple[str, str]:
     if message.ipv6_gateway:
         raise invalid_field(f"{field}.ipv6_gateway", message.ipv6_gateway, "empty without ipv6")
     return "", ""
+
+
+def _mtu(field: str, value: int) -> int:
+    if value and not LEAST_MTU <= value <= MOST_MTU:
+        raise invalid_field(field, value, f"{LEAST_MTU:,} to {MOST_MTU:,} bytes, or 0")
+    return value
 
 
 def _is_host(address: ipaddress.IPv6Address) -> bool:

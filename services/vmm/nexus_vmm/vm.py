@@ -22,8 +22,8 @@ class Goal(StrEnum):
 class Network:
     """The VM's end of a port of netd; addresses in text, `ipv4` and `ipv6` with their prefix.
 
-    Without IPv6 `ipv6` and `ipv6_gateway` are "". The defaults are those of rows that an earlier
-    release wrote.
+    Without IPv6 `ipv6` and `ipv6_gateway` are ""; `mtu` 0 is the guest's own. The defaults are
+    those of rows that an earlier release wrote.
     """
 
     tap: str
@@ -34,6 +34,7 @@ class Network:
     ipv6: str = ""
     ipv6_gateway: str = ""
     search: tuple[str, ...] = ()
+    mtu: int = 0
 
 
 @dataclass(frozen=True)

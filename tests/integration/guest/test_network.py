@@ -59,6 +59,18 @@ print(json.dumps({
     assert ["default", "172.16.0.1", "eth7"] in seen["routes"]
 
 
+def test_mtu_is_set_and_stays_where_none_is_told():
+    seen = alone("""
+states = []
+for mtu in (1400, None, 9000):
+    Network.of(GOOD | {"mtu": mtu}).apply()
+    (link,) = ip("link", "show", "eth7")
+    states.append(link["mtu"])
+print(json.dumps(states))
+""")
+    assert seen == [1400, 1400, 9000]
+
+
 def test_another_subnet_takes_the_place_of_the_one_before():
     seen = alone("""
 Network.of(GOOD).apply()

@@ -33,6 +33,7 @@ NETWORK = pb.NetworkInterface(
     ipv6="fd00::2/128",
     ipv6_gateway="fd00::1",
     search=["corp.example"],
+    mtu=9000,
 )
 TOLD = {
     "mac": "02:fc:00:00:00:01",
@@ -42,6 +43,7 @@ TOLD = {
     "ipv6": "fd00::2/128",
     "ipv6_gateway": "fd00::1",
     "search": ["corp.example"],
+    "mtu": 9000,
 }
 
 

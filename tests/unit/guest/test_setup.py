@@ -40,14 +40,14 @@ def test_network_is_read():
     assert (network.ipv4.address, network.ipv4.prefix) == (bytes([172, 16, 0, 2]), 12)
     assert network.ipv4.gateway == bytes([172, 16, 0, 1])
     assert network.dns == ["8.8.8.8", "2001:4860:4860::8888"]
-    assert (network.ipv6, network.search) == (None, [])
+    assert (network.ipv6, network.search, network.mtu) == (None, [], 0)
 
 
 def test_ipv6_and_search_domains_are_read():
-    network = Network.of(GOOD | SIX | {"search": ["corp.example", "nexus"]})
+    network = Network.of(GOOD | SIX | {"search": ["corp.example", "nexus"], "mtu": 9000})
     assert (network.ipv6.address.hex(), network.ipv6.prefix) == ("fd" + "0" * 29 + "2", 128)
     assert network.ipv6.gateway.hex() == "fd" + "0" * 29 + "1"
-    assert network.search == ["corp.example", "nexus"]
+    assert (network.search, network.mtu) == (["corp.example", "nexus"], 9000)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,10 @@ def test_ipv6_and_search_domains_are_read():
         {"search": ["a b"]},
         {"search": ["a\nnameserver 6.6.6.6"]},
         {"search": "corp.example"},
+        {"mtu": -1},
+        {"mtu": 65_522},
+        {"mtu": True},
+        {"mtu": "1500"},
     ],
 )
 def test_bad_network_is_named(change):

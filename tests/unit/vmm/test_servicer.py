@@ -222,6 +222,7 @@ async def test_an_interface_is_changed_whole(vmm):
             ipv6="fd00::2/128",
             ipv6_gateway="fd00::1",
             search=["corp.example"],
+            mtu=9000,
         )
     )
     request = pb.UpdateNetworkInterfaceRequest(vm="hello", network=network, request_id="one")

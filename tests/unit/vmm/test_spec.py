@@ -57,11 +57,12 @@ def test_a_network_is_taken_as_it_is():
     assert check_spec(network(mac="02:FC:00:00:00:01")).network == NETWORK
 
 
-def test_ipv6_and_search_domains_are_taken_as_they_are():
-    found = check_spec(network(**SIX, search=["corp.example", "nexus"], dns=["fd00::1"])).network
+def test_ipv6_search_domains_and_mtu_are_taken_as_they_are():
+    more = {"search": ["corp.example", "nexus"], "dns": ["fd00::1"], "mtu": 9000}
+    found = check_spec(network(**SIX, **more)).network
     assert found == Network(
         *("tap0", "02:fc:00:00:00:01", "172.16.0.2/12", "172.16.0.1", ("fd00::1",)),
-        *("fd6e:6578:7573::2/128", "fd6e:6578:7573::1", ("corp.example", "nexus")),
+        *("fd6e:6578:7573::2/128", "fd6e:6578:7573::1", ("corp.example", "nexus"), 9000),
     )
 
 
@@ -81,9 +82,11 @@ def test_ipv6_and_search_domains_are_taken_as_they_are():
         ("search", ["a..b"]),
         ("search", ["x" * 64]),
         ("search", ["example.org"] * 7),
+        ("mtu", 1279),
+        ("mtu", 65_522),
     ],
 )
-def test_a_bad_ipv6_or_search_domain_is_named(field, value):
+def test_a_bad_ipv6_search_domain_or_mtu_is_named(field, value):
     with pytest.raises(InvalidArgument) as caught:
         check_spec(network(**SIX | {field: value}))
     assert caught.value.metadata == {"field": f"spec.network.{field}"}

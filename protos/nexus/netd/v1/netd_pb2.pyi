@@ -370,6 +370,7 @@ class Port(_message.Message):
     VM_NAME_FIELD_NUMBER: _builtins.int
     UPSTREAM_DNS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
+    MTU_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """The VM it belongs to."""
     tap: _builtins.str
@@ -392,6 +393,8 @@ class Port(_message.Message):
     """Whether `policy` is the port's own."""
     vm_name: _builtins.str
     """The VM's name, as far as vmm has told it; NAME.nexus is its domain name."""
+    mtu: _builtins.int
+    """MTU of the network in bytes, for the guest's end."""
     @_builtins.property
     def dns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """DNS servers for the guest: the resolver on the gateway."""
@@ -441,10 +444,11 @@ class Port(_message.Message):
         vm_name: _builtins.str = ...,
         upstream_dns: _abc.Iterable[_builtins.str] | None = ...,
         counters: Global___PortCounters | None = ...,
+        mtu: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "create_time", b"create_time", "limits", b"limits", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "counters", b"counters", "create_time", b"create_time", "dns", b"dns", "gateway", b"gateway", "ipv4", b"ipv4", "ipv6", b"ipv6", "ipv6_gateway", b"ipv6_gateway", "limits", b"limits", "mac", b"mac", "network", b"network", "own_policy", b"own_policy", "policy", b"policy", "search", b"search", "tap", b"tap", "upstream_dns", b"upstream_dns", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "counters", b"counters", "create_time", b"create_time", "dns", b"dns", "gateway", b"gateway", "ipv4", b"ipv4", "ipv6", b"ipv6", "ipv6_gateway", b"ipv6_gateway", "limits", b"limits", "mac", b"mac", "mtu", b"mtu", "network", b"network", "own_policy", b"own_policy", "policy", b"policy", "search", b"search", "tap", b"tap", "upstream_dns", b"upstream_dns", "vm_id", b"vm_id", "vm_name", b"vm_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -184,6 +184,7 @@ class NetworkInterface(_message.Message):
     IPV6_FIELD_NUMBER: _builtins.int
     IPV6_GATEWAY_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
+    MTU_FIELD_NUMBER: _builtins.int
     tap: _builtins.str
     """TAP device on the host, owned by the user that VMs run as."""
     mac: _builtins.str
@@ -196,6 +197,8 @@ class NetworkInterface(_message.Message):
     """The guest's IPv6 address with its prefix, "fd6e:6578:7573::2/128". Empty: no IPv6."""
     ipv6_gateway: _builtins.str
     """The guest's default gateway for IPv6, to be reached on the link. Given with `ipv6`, and only so."""
+    mtu: _builtins.int
+    """MTU in bytes, 1,280 to 65,521. 0: as the guest's kernel has it, 1,500."""
     @_builtins.property
     def dns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """DNS servers, at most 5."""
@@ -215,10 +218,11 @@ class NetworkInterface(_message.Message):
         ipv6: _builtins.str = ...,
         ipv6_gateway: _builtins.str = ...,
         search: _abc.Iterable[_builtins.str] | None = ...,
+        mtu: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns", b"dns", "gateway", b"gateway", "ipv4", b"ipv4", "ipv6", b"ipv6", "ipv6_gateway", b"ipv6_gateway", "mac", b"mac", "search", b"search", "tap", b"tap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns", b"dns", "gateway", b"gateway", "ipv4", b"ipv4", "ipv6", b"ipv6", "ipv6_gateway", b"ipv6_gateway", "mac", b"mac", "mtu", b"mtu", "search", b"search", "tap", b"tap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -175,8 +175,8 @@ class VmServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateNetworkInterface(self, request, context):
-        """Changes the addresses, gateways, DNS servers and search domains of a VM that has an interface,
-        whatever its state, as after netd moved its network.
+        """Changes the addresses, gateways, DNS servers, search domains and MTU of a VM that has an
+        interface, whatever its state, as after netd moved its network.
 
         Idempotent: what is so already is no change. WatchVms tells it, and the gateway sets it in a
         live guest, at once or as soon as the guest answers.

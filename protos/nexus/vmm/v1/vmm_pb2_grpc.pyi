@@ -93,8 +93,8 @@ class VmServiceStub:
     FAILED_PRECONDITION (VM_STATE): the VM is live; stop it first.
     """
     UpdateNetworkInterface: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.UpdateNetworkInterfaceRequest, _vmm_pb2.UpdateNetworkInterfaceResponse]
-    """Changes the addresses, gateways, DNS servers and search domains of a VM that has an interface,
-    whatever its state, as after netd moved its network.
+    """Changes the addresses, gateways, DNS servers, search domains and MTU of a VM that has an
+    interface, whatever its state, as after netd moved its network.
 
     Idempotent: what is so already is no change. WatchVms tells it, and the gateway sets it in a
     live guest, at once or as soon as the guest answers.
@@ -175,8 +175,8 @@ class VmServiceAsyncStub(VmServiceStub):
     FAILED_PRECONDITION (VM_STATE): the VM is live; stop it first.
     """
     UpdateNetworkInterface: _aio.UnaryUnaryMultiCallable[_vmm_pb2.UpdateNetworkInterfaceRequest, _vmm_pb2.UpdateNetworkInterfaceResponse]  # type: ignore[assignment]
-    """Changes the addresses, gateways, DNS servers and search domains of a VM that has an interface,
-    whatever its state, as after netd moved its network.
+    """Changes the addresses, gateways, DNS servers, search domains and MTU of a VM that has an
+    interface, whatever its state, as after netd moved its network.
 
     Idempotent: what is so already is no change. WatchVms tells it, and the gateway sets it in a
     live guest, at once or as soon as the guest answers.
@@ -296,8 +296,8 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vmm_pb2.UpdateNetworkInterfaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vmm_pb2.UpdateNetworkInterfaceResponse, _abc.Awaitable[_vmm_pb2.UpdateNetworkInterfaceResponse]]:
-        """Changes the addresses, gateways, DNS servers and search domains of a VM that has an interface,
-        whatever its state, as after netd moved its network.
+        """Changes the addresses, gateways, DNS servers, search domains and MTU of a VM that has an
+        interface, whatever its state, as after netd moved its network.
 
         Idempotent: what is so already is no change. WatchVms tells it, and the gateway sets it in a
         live guest, at once or as soon as the guest answers.

@@ -63,6 +63,16 @@ def mode(message: Mapping[str, object], field: str) -> int | None:
     return value
 
 
+def number(message: Mapping[str, object], field: str, default: int, most: int) -> int:
+    """Return a whole number from 0 to `most`; `default` if it is missing or null."""
+    value = message.get(field)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise invalid(field, value, f"a whole number from 0 to {most}")
+    return value
+
+
 def flag(message: Mapping[str, object], field: str) -> bool:
     """Return a boolean; missing or null is false."""
     value = message.get(field)

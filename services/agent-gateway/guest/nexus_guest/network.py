@@ -18,6 +18,7 @@ _LOOPBACK = 1  # The index of `lo` in every network namespace.
 
 
 _MAC = re.compile("([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
+_MOST_MTU = 65_521  # of a TAP (tun.c), which is the other end
 _DOMAIN = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _BITS: dict[int, int] = {socket.AF_INET: 32, socket.AF_INET6: 128}
 
@@ -34,14 +35,25 @@ class Way:
 
 
 class Network:
-    """One interface, found by its hardware address: its ways out, DNS servers, search domains."""
+    """One interface, found by its hardware address: its ways out, DNS servers, search domains.
 
-    __slots__ = ("dns", "ipv4", "ipv6", "mac", "search")
+    `mtu` is in bytes; 0 leaves it as it is.
+    """
+
+    __slots__ = ("dns", "ipv4", "ipv6", "mac", "mtu", "search")
 
     def __init__(
-        self, *, mac: bytes, ipv4: Way, ipv6: Way | None, dns: list[str], search: list[str]
+        self,
+        *,
+        mac: bytes,
+        ipv4: Way,
+        ipv6: Way | None,
+        dns: list[str],
+        search: list[str],
+        mtu: int,
     ) -> None:
         self.mac = mac
+        self.mtu = mtu
         self.ipv4 = ipv4
         self.ipv6 = ipv6
         self.dns = dns
@@ -49,7 +61,7 @@ class Network:
 
     @classmethod
     def of(cls, message: Mapping[str, object]) -> Network:
-        """Read `{mac, ipv4, gateway, dns, ipv6, ipv6_gateway, search}`; the last four may miss.
+        """Read `{mac, ipv4, gateway, dns, ipv6, ipv6_gateway, search, mtu}`; the first 3 must be.
 
         GuestError INVALID_FIELD.
         """
@@ -71,6 +83,7 @@ class Network:
             else None,
             dns=dns,
             search=search,
+            mtu=fields.number(message, "mtu", 0, _MOST_MTU),
         )
 
     def apply(self) -> None:
@@ -80,6 +93,8 @@ class Network:
             index = rtnetlink.find_link(self.mac)
             if index is None:
                 raise OSError(f"no interface with hardware address {self.mac.hex(':')}")
+            if self.mtu:
+                rtnetlink.set_mtu(index, self.mtu)
             _replace(rtnetlink, index, socket.AF_INET, self.ipv4)
             rtnetlink.set_up(index)
             rtnetlink.set_default_route(index, self.ipv4.gateway)

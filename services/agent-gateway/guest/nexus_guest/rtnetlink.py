@@ -24,6 +24,7 @@ _ACK = 0x4
 _DUMP = 0x300
 _REPLACE = 0x500  # NLM_F_CREATE | NLM_F_REPLACE
 _IFLA_ADDRESS = 1
+_IFLA_MTU = 4
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 _IFA_F_NODAD = 2
@@ -96,6 +97,11 @@ class Rtnetlink:
     def set_up(self, index: int) -> None:
         """Switch an interface on."""
         self._ask(_RTM_NEWLINK, _ACK, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP))
+
+    def set_mtu(self, index: int, mtu: int) -> None:
+        """Set the size of the largest packet, in bytes."""
+        wanted = attribute(_IFLA_MTU, struct.pack("=I", mtu))
+        self._ask(_RTM_NEWLINK, _ACK, _LINK.pack(0, 0, index, 0, 0) + wanted)
 
     def addresses(self, index: int, family: int) -> set[tuple[bytes, int]]:
         """Return an interface's addresses and prefix lengths, but for those of the link only."""
