@@ -1,10 +1,12 @@
 """The kernel port of netd in memory. Calls are counted; one of them can fail, or be the last."""
 
+import asyncio
 import errno
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from nexus_netd.kernel import KernelError, Overlap, Stamp
+from nexus_netd.kernel import Counters, KernelError, Listener, Overlap, Tap
+from nexus_netd.ruleset import Contents
 
 
 class Killed(BaseException):
@@ -14,15 +16,25 @@ class Killed(BaseException):
 @dataclass
 class FakeKernel:
     links: dict = field(default_factory=dict)
-    bridge_addresses: list = field(default_factory=list)
-    routes: list = field(default_factory=list)
-    is_forwarding: bool = False
-    rules: object = None
+    foreign_routes: list = field(default_factory=list)
+    unreachable: frozenset = frozenset()
+    versions: set = field(default_factory=set)
+    advertised: list = field(default_factory=list)
+    addresses: set = field(default_factory=set)
+    elements: dict = None
+    chains: set = field(default_factory=set)
+    intact: bool = True
+    pinned: dict = field(default_factory=dict)
     present: dict = field(default_factory=dict)
     owners: dict = field(default_factory=dict)
-    pins: dict = field(default_factory=dict)
-    generation: int = 1
-    made: int = 0
+    routed: dict = field(default_factory=dict)
+    tracked: list = field(default_factory=list)
+    listening: set = field(default_factory=set)
+    drops: list = field(default_factory=list)
+    through: dict = field(default_factory=dict)
+    refused: dict = field(default_factory=dict)
+    changed: asyncio.Queue = field(default_factory=asyncio.Queue)
+    packets: asyncio.Queue = field(default_factory=asyncio.Queue)
     calls: list = field(default_factory=list)
     fail_at: int = 0
     kill_at: int = 0
@@ -40,6 +52,27 @@ class FakeKernel:
     def kept(self):
         return {name for name, owner in self.owners.items() if owner.kept}
 
+    @property
+    def empty(self):
+        """Whether nothing of ours is left."""
+        ours = [link for link in self.links.values() if link.network]
+        return not (ours or self.present or self.routed or self.unreachable) and not self.has_tables
+
+    @property
+    def has_tables(self):
+        return self.elements is not None
+
+    @property
+    def rules(self):
+        """The contents of our tables."""
+        return Contents(frozenset(self.elements.values()), frozenset(self.chains), self.intact)
+
+    def flush(self):
+        """What `nft flush ruleset` does."""
+        self.elements = None
+        self.chains.clear()
+        self.pinned.clear()
+
     def _call(self, name):
         if self.dead:
             raise Killed
@@ -54,115 +87,231 @@ class FakeKernel:
         self.present.pop(name)
         self.owners.pop(name, None)
 
-    async def overlaps(self, subnet, bridge):
+    async def overlaps(self, subnets, bridges):
         self._call("overlaps")
         return [
-            Overlap(network, link)
-            for network, link in self.routes
-            if network.overlaps(subnet) and link != bridge
+            Overlap(network, link, subnet)
+            for network, link in self.foreign_routes
+            for subnet in subnets
+            if network.version == subnet.version
+            and network.overlaps(subnet)
+            and link not in bridges
         ]
 
     async def bridge(self, name):
         self._call("bridge")
         return self.links.get(name)
 
+    async def bridges(self):
+        self._call("bridges")
+        return [link for link in self.links.values() if link.network is not None]
+
     async def put_bridge(self, want):
         self._call("put_bridge")
-        if want.name not in self.links:
-            self.made += 1
         self.links[want.name] = want
 
     async def remove_bridge(self, name):
         self._call("remove_bridge")
-        self.bridge_addresses.clear()
-        self.pins.clear()
+        for address in [one for one, (bridge, _) in self.routed.items() if bridge == name]:
+            del self.routed[address]
         for tap in self.present.values():
             if tap.bridge == name:
-                self.present[tap.name] = replace(tap, bridge=None, isolated=False, locked=False)
+                self.present[tap.name] = replace(
+                    tap, bridge=None, mac=None, isolated=False, locked=False
+                )
         return self.links.pop(name, None) is not None
 
-    async def addresses(self, bridge):
-        self._call("addresses")
-        return list(self.bridge_addresses)
+    async def subnets(self):
+        self._call("subnets")
+        return self.unreachable
 
-    async def put_address(self, bridge, address):
-        self._call("put_address")
-        self._need(bridge)
-        self.bridge_addresses[:] = [address]
+    async def put_subnets(self, want):
+        self._call("put_subnets")
+        self.unreachable = frozenset(want)
 
     async def forwarding(self):
         self._call("forwarding")
-        return self.is_forwarding
+        return frozenset(self.versions)
 
-    async def put_forwarding(self):
+    async def put_forwarding(self, version):
         self._call("put_forwarding")
-        self.is_forwarding = True
+        self.versions.add(version)
 
-    async def table(self):
-        self._call("table")
-        return self.rules
+    async def has_route_by_ra(self):
+        self._call("has_route_by_ra")
+        return list(self.advertised)
 
-    async def put_table(self, want):
-        self._call("put_table")
-        self.rules = want
-        self.generation += 1
+    async def local(self, address):
+        self._call("local")
+        return address.is_loopback or address in self.addresses
 
-    async def remove_table(self):
-        self._call("remove_table")
-        existed, self.rules = self.rules is not None, None
-        self.generation += existed
-        return existed
+    async def contents(self):
+        self._call("contents")
+        return self.rules if self.has_tables else None
 
-    async def stamp(self, bridge):
-        self._call("stamp")
-        return Stamp(self.made, self.generation) if bridge in self.links else None
+    async def put_contents(self, want, pins=()):
+        self._call("put_contents")
+        self.elements = {_place(one): one for one in want.elements}
+        assert len(self.elements) == len(want.elements), "two values for one place"
+        self.chains = set(want.policies)
+        self.intact = True
+        self.pinned = {_place(one): one for one in pins}
 
-    async def taps(self, bridge):
+    async def change(self, change):
+        self._call("change")
+        if not self.has_tables:
+            raise KernelError(errno.ENOENT, "change nftables: No such file or directory")
+        elements, pinned = dict(self.elements), dict(self.pinned)
+        chains = self.chains - set(change.remove_policies)
+        for one in change.remove:
+            (pinned if one.set.startswith("pins") else elements).pop(_place(one), None)
+        for one in change.add:
+            into = pinned if one.set.startswith("pins") else elements
+            if into.setdefault(_place(one), one) != one:
+                raise KernelError(errno.EEXIST, "change nftables: File exists")
+        self.elements, self.pinned = elements, pinned
+        self.chains = chains | set(change.add_policies)
+
+    async def remove_tables(self):
+        self._call("remove_tables")
+        existed = self.has_tables
+        self.flush()
+        return ["bridge nexus", "inet nexus"] if existed else []
+
+    async def pins(self, source):
+        self._call("pins")
+        own = [one for one in self.pinned.values() if one.key.startswith(source.packed)]
+        length = len(source.packed)
+        return {
+            (
+                type(source)(one.key[length : 2 * length]),
+                int.from_bytes(one.key[2 * length :], "little"),
+            ): one.timeout / 1_000
+            for one in own
+            if one.set == f"pins{source.version}"
+        }
+
+    async def denied(self):
+        self._call("denied")
+        return dict(self.refused)
+
+    async def foreign_drops(self):
+        self._call("foreign_drops")
+        return list(self.drops)
+
+    async def taps(self):
         self._call("taps")
-        return [tap for tap in self.present.values() if tap.vm_id or tap.bridge == bridge]
+        ours = {link.name for link in self.links.values() if link.network is not None}
+        return [
+            self._with_routes(tap)
+            for tap in self.present.values()
+            if tap.vm_id or tap.bridge in ours
+        ]
 
     async def tap(self, name):
         self._call("tap")
-        return self.present.get(name)
+        found = self.present.get(name)
+        return found and self._with_routes(found)
 
     @asynccontextmanager
-    async def new_tap(self, plug, owner, name=None):
+    async def new_tap(self, guest, owner, name=None):
         self._call("new_tap")
         if name is None:
             name = next(name for n in range(100_000) if (name := f"nexus{n}") not in self.present)
         if name in self.present:
             raise KernelError(errno.EBUSY, f"make TAP {name}: Device or resource busy")
-        self._need(plug.bridge)
-        new = _NewTap(self, plug, name, owner)
+        self._need(guest.bridge)
+        new = _NewTap(self, guest, name, owner)
         self.owners[name] = new
-        self.present[name] = plug.tap(name)
+        self.present[name] = replace(Tap.of(guest, name), addresses=frozenset())
+        kept = False
         try:
             yield new
-        except BaseException:
-            if not self.dead:
+            kept = new.kept
+        finally:
+            if not kept and not self.dead:
+                if new.kept:
+                    self._unroute(guest.bridge, guest.addresses)
                 self._drop(name)
-            raise
 
-    async def plug_tap(self, name, plug):
+    async def plug_tap(self, guest):
         self._call("plug_tap")
-        self._need(plug.bridge)
-        self.present[name] = plug.tap(name)
-        self.pins[plug.address] = plug.mac
+        self._need(guest.bridge)
+        for address in [one for one, (_, mac) in self.routed.items() if mac == guest.mac]:
+            del self.routed[address]
+        self.present[guest.tap] = replace(Tap.of(guest), addresses=frozenset())
+        self._route(guest)
 
     async def remove_tap(self, tap):
         self._call("remove_tap")
         found = self.present.get(tap.name)
         if found is None or found.vm_id != tap.vm_id:
             return False
+        self._unroute(tap.bridge, tap.addresses)
         self._drop(tap.name)
         return True
 
-    async def unpin(self, bridge, address):
-        self._call("unpin")
-        self.pins.pop(address, None)
+    async def unroute(self, bridge, addresses):
+        self._call("unroute")
+        self._unroute(bridge, addresses)
 
-    async def close(self):
-        pass
+    async def counters(self):
+        self._call("counters")
+        nothing = Counters(0, 0, 0, 0, 0)
+        return {name: self.through.get(name, nothing) for name in self.present}
+
+    async def flows(self, addresses):
+        self._call("flows")
+        return [
+            flow
+            for flow in self.tracked
+            if {flow.source, flow.destination, flow.key} & set(addresses)
+        ]
+
+    async def cut(self, flows):
+        self._call("cut")
+        before = len(self.tracked)
+        self.tracked = [flow for flow in self.tracked if flow not in flows]
+        return before - len(self.tracked)
+
+    async def connections(self):
+        self._call("connections")
+        counts = {}
+        for flow in self.tracked:
+            counts[flow.source] = counts.get(flow.source, 0) + 1
+        return counts
+
+    async def listeners(self):
+        self._call("listeners")
+        return frozenset(self.listening)
+
+    async def events(self):
+        while True:
+            yield await self.changed.get()
+
+    async def refusals(self):
+        while True:
+            yield await self.packets.get()
+
+    def listen(self, protocol, address, port):
+        """Have a process of the host listen."""
+        self.listening.add(Listener(protocol, address, port))
+
+    def _with_routes(self, tap):
+        own = {
+            address
+            for address, (bridge, mac) in self.routed.items()
+            if bridge == tap.bridge and mac == tap.mac
+        }
+        return replace(tap, addresses=frozenset(own))
+
+    def _route(self, guest):
+        self.routed.update(dict.fromkeys(guest.addresses, (guest.bridge, guest.mac)))
+
+    def _unroute(self, bridge, addresses):
+        for address in addresses:
+            if self.routed.get(address, ("", ""))[0] == bridge:
+                del self.routed[address]
 
     def _need(self, name):
         if name not in self.links:
@@ -172,12 +321,17 @@ class FakeKernel:
 @dataclass
 class _NewTap:
     kernel: FakeKernel
-    plug: object
+    guest: object
     name: str
     owner: int
     kept: bool = False
 
     async def keep(self):
         self.kernel._call("keep")
-        self.kernel.pins[self.plug.address] = self.plug.mac
+        self.kernel._need(self.guest.bridge)
+        self.kernel._route(self.guest)
         self.kept = True
+
+
+def _place(element):
+    return (element.family, element.set, element.key)

@@ -46,19 +46,13 @@ class Egress:
         numbers = state.policies(before, after)
         kept, swept = store.policies.keep, store.policies.sweep
         changed = replace(port, policy=policy)
-        await state.change(
+        cut = await state.change_settled(
             lambda: state.wants.of_guests([vm_id], numbers),
-            [kept(policy), store.leases.put(changed, unsettled=True), swept(port.policy)],
-            [
-                kept(port.policy),
-                store.leases.put(port),
-                store.leases.settle([vm_id]),
-                swept(policy),
-            ],
+            [kept(policy), store.leases.put(changed), swept(port.policy)],
+            [kept(port.policy), store.leases.put(port), swept(policy)],
+            [vm_id],
             repin=[vm_id],
         )
-        cut = await settle(state, [vm_id])
-        await store.commit(store.leases.settle([vm_id]))
         state.feed.tell("changed", vm_id, port.network, f"policy set, {cut} connections cut")
         return cut
 

@@ -97,15 +97,15 @@ class Leases:
                 "DELETE FROM released WHERE network = ? AND host = ?", (port.network, port.host)
             )
             connection.execute("UPDATE networks SET next = ? WHERE name = ?", (after, port.network))
-            self._write(connection, port, unsettled=False)
+            self._write(connection, port)
 
         return Write(sql, lambda: self._remember(port))
 
-    def put(self, port: Port, *, unsettled: bool = False) -> Write:
-        """Change a port. An unsettled one has connections that may have to be cut."""
+    def put(self, port: Port) -> Write:
+        """Change a port."""
 
         def sql(connection: sqlite3.Connection) -> None:
-            self._write(connection, port, unsettled=unsettled)
+            self._write(connection, port)
 
         return Write(sql, lambda: self._remember(port))
 
@@ -137,7 +137,7 @@ class Leases:
         return Write(sql, apply)
 
     def settle(self, vm_ids: Collection[str], *, unsettled: bool = False) -> Write:
-        """Write down that the ports' connections are as they should be, or may not be."""
+        """Write down that the ports' connections are as they may be, or maybe not."""
 
         def sql(connection: sqlite3.Connection) -> None:
             connection.executemany(
@@ -231,7 +231,7 @@ class Leases:
                 return name
         raise _full(spec, f"its {_MOST_BRIDGES} bridges hold {PORTS_OF_A_BRIDGE} ports each")
 
-    def _write(self, connection: sqlite3.Connection, port: Port, *, unsettled: bool) -> None:
+    def _write(self, connection: sqlite3.Connection, port: Port) -> None:
         details = {
             "limits": asdict(port.limits),
             "upstream_dns": port.upstream_dns,
@@ -241,10 +241,9 @@ class Leases:
         bridge = bridge_number(self._view.networks[port.network].bridge, port.bridge)
         connection.execute(
             "INSERT INTO ports (number, vm_id, network, host, bridge, tap, mac, created, policy,"
-            " details, unsettled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " details) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (number) DO UPDATE SET host = excluded.host, bridge = excluded.bridge,"
-            " tap = excluded.tap, policy = excluded.policy, details = excluded.details,"
-            " unsettled = max(unsettled, excluded.unsettled)",
+            " tap = excluded.tap, policy = excluded.policy, details = excluded.details",
             (
                 port.number,
                 port.vm_id,
@@ -256,7 +255,6 @@ class Leases:
                 port.created,
                 port.policy and self._policies.number(port.policy),
                 json.dumps(details),
-                unsettled,
             ),
         )
 

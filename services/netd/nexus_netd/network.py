@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from nexus_netd import fitness
 from nexus_netd.networks import DEFAULT, overlapping
 from nexus_netd.ruleset import Change
-from nexus_netd.settle import settle
 from nexus_netd.state import of_pins
 from nexus_netd.subnet import FIRST_GUEST
 from nexus_rpc.errors import (
@@ -92,14 +91,13 @@ class Network:
                 store.policies.sweep(since.default_policy),
             ]
 
-        await state.change(
+        cut = await state.change_settled(
             scope,
-            [*writes(spec, before), store.leases.settle(vm_ids, unsettled=True)],
-            [*writes(before, spec), store.leases.settle(vm_ids)],
+            writes(spec, before),
+            writes(before, spec),
+            vm_ids,
             repin=vm_ids if before.default_policy != spec.default_policy else (),
         )
-        cut = await settle(state, vm_ids)
-        await store.commit(store.leases.settle(vm_ids))
         state.feed.tell("changed", "", spec.name, f"{cut} connections cut")
         return cut
 

@@ -197,8 +197,7 @@ class Repair:
             if guest is None and self._waits(tap):
                 continue
             if guest is None or not self.is_of(tap, guest):
-                if self._is_ours(tap) and await self._kernel.remove_tap(tap):
-                    done.append(_orphan(tap))
+                done += await self._remove(tap)
             elif tap == Tap.of(guest):
                 del missing[tap.name]
         displaced = []
@@ -304,12 +303,22 @@ class Repair:
     async def _stranger(self, name: str) -> list[Repaired]:
         """A link that is none of ours, unless it has our mark or is on a bridge of ours."""
         tap = await self._kernel.tap(name)
-        if tap is not None and self._is_ours(tap) and await self._kernel.remove_tap(tap):
-            return [_orphan(tap)]
+        if tap is not None:
+            return await self._remove(tap)
         bridge = await self._kernel.bridge(name)
         if bridge is not None and bridge.network is not None and bridge.kind == "bridge":
             return await self.bridges()
         return []
+
+    async def _remove(self, tap: Tap) -> list[Repaired]:
+        """Remove a TAP that no port has, but not the routes of one that has its addresses now."""
+        free = frozenset(one for one in tap.addresses if self._view.at_address(one) is None)
+        if not self._is_ours(tap) or not await self._kernel.remove_tap(
+            replace(tap, addresses=free)
+        ):
+            return []
+        what = f"TAP {tap.name} removed: no port has it"
+        return [Repaired(f"TAP {tap.name}", what, tap.vm_id or "")]
 
     def _is_ours(self, tap: Tap) -> bool:
         return tap.vm_id is not None or (
@@ -361,10 +370,6 @@ def bridge_of(spec: NetworkSpec, name: str) -> Bridge:
     gateways: tuple[Address | None, ...] = (spec.gateway, spec.ipv6_gateway)
     addresses = frozenset(gateway for gateway in gateways if gateway)
     return Bridge(name, spec.name, mac(spec.gateway), spec.mtu, addresses)
-
-
-def _orphan(tap: Tap) -> Repaired:
-    return Repaired(f"TAP {tap.name}", f"TAP {tap.name} removed: no port has it", tap.vm_id or "")
 
 
 def _host(text: str) -> Address | None:

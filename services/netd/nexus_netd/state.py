@@ -11,6 +11,7 @@ from nexus_netd.kernel import Changed, KernelError, Matter
 from nexus_netd.pins import Pins
 from nexus_netd.plan import Undo
 from nexus_netd.ruleset import Change
+from nexus_netd.settle import settle
 from nexus_netd.wanted import Wants
 from nexus_rpc.errors import NotFound
 
@@ -105,6 +106,31 @@ class State:
                 )
             back.push("pins", lambda: self._bring_back(given))
             await self.tell(change)
+
+    async def change_settled(
+        self,
+        scope: Callable[[], Wanted],
+        do: Sequence[Write],
+        undo: Sequence[Write],
+        vm_ids: Collection[str],
+        repin: Collection[str] = (),
+    ) -> int:
+        """Change both, and cut what the VMs then may not have open any more; or do none of it.
+
+        Returns how many connections were cut. Killed in between, the ports stay marked as
+        unsettled, and the next start cuts.
+        """
+        settled, unsettled = (
+            self.store.leases.settle(vm_ids, unsettled=flag) for flag in (False, True)
+        )
+        async with self.undo() as back:
+            await self.change(scope, [*do, unsettled], [*undo, settled], repin)
+            back.push(
+                "the change", lambda: self.change(scope, [*undo, settled], [*do, unsettled], repin)
+            )
+            cut = await settle(self, vm_ids)
+            await self.store.commit(settled)
+        return cut
 
     async def tell(self, change: Change) -> None:
         """Have the rules changed, if they are there; a table that is gone is written anew."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nexus_netd.settle import settle
 from nexus_rpc.errors import AlreadyExists, FailedPrecondition, invalid_field
 
 if TYPE_CHECKING:
@@ -43,15 +42,9 @@ class Ways:
         if link not in self._view.links_from(link.from_vm_id):
             return False
         put, remove = self._store.links.put(link), self._store.links.remove(link)
-        both = [link.from_vm_id]
-        settled, unsettled = (
-            self._store.leases.settle(both, unsettled=flag) for flag in (False, True)
+        await self._state.change_settled(
+            lambda: self._state.wants.of_links(link.from_vm_id), [remove], [put], [link.from_vm_id]
         )
-        await self._state.change(
-            lambda: self._state.wants.of_links(link.from_vm_id), [remove, unsettled], [put, settled]
-        )
-        await settle(self._state, both)
-        await self._store.commit(settled)
         self._tell_of(link, f"link from {link.from_vm_id} to {link.to_vm_id} removed")
         return True
 
@@ -82,16 +75,12 @@ class Ways:
         if publication is None:
             return False
         port, store = self._view.ports[publication.vm_id], self._store.publications
-        settled, unsettled = (
-            self._store.leases.settle([port.vm_id], unsettled=flag) for flag in (False, True)
-        )
-        await self._state.change(
+        await self._state.change_settled(
             lambda: self._state.wants.of_publications(port.vm_id),
-            [store.remove(publication), unsettled],
-            [store.put(publication), settled],
+            [store.remove(publication)],
+            [store.put(publication)],
+            [port.vm_id],
         )
-        await settle(self._state, [port.vm_id])
-        await self._store.commit(settled)
         self._state.feed.tell(
             "changed", port.vm_id, port.network, f"{_place(publication)} is no longer forwarded"
         )

@@ -1,222 +1,262 @@
-import asyncio
-from ipaddress import IPv4Interface, IPv4Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
+from fake_kernel import Killed
+from netd_world import ULA, attach, other, stored
 
-from nexus_netd.kernel import Bridge, KernelError
-from nexus_rpc.errors import FailedPrecondition
+from nexus_netd.kernel import Bridge, Flow, KernelError
+from nexus_netd.model import EgressRule, HostPort, Limits, Link, Mode, Policy, Protocol
+from nexus_netd.network import MOST
+from nexus_netd.subnet import Subnet
+from nexus_rpc.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from nexus_rpc.ids import new_vm_id
 
-MADE = [
-    "bridge nexbr0 made",
-    "address 172.16.0.1/12 set",
-    "IPv4 forwarding turned on",
-    "table inet nexus written",
-]
+RULES = Policy(Mode.RULES, (EgressRule(cidr=IPv4Network("192.0.2.0/24")),))
 
 
-async def test_ensure_makes_everything_once(netd, kernel):
-    assert await netd.ensure() == MADE
-    assert kernel.links["nexbr0"] == Bridge("nexbr0", "02:fc:ac:10:00:01", 1500)
-    kernel.calls.clear()
-    assert await netd.ensure() == []
-    assert not [call for call in kernel.calls if call.startswith(("put", "remove", "new"))]
+async def test_a_network_is_made_used_and_removed(netd, kernel, agree):
+    await netd.ensure()
+    spec = await netd.create_network(other(ipv6=ULA, default_policy=RULES))
+    await agree(netd)
+    assert await netd.create_network(spec) == spec
+    guest = await attach(netd, network="blue")
+    assert (str(guest.ipv4), guest.policy, guest.bridge) == ("10.1.0.2", RULES, "br-blue")
+    await agree(netd)
+    with pytest.raises(FailedPrecondition) as caught:
+        await netd.delete_network("blue")
+    assert caught.value.reason == "NETWORK_IN_USE"
+    await netd.detach(guest.vm_id)
+    assert await netd.delete_network("blue") is True
+    assert kernel.links.keys() == {"nexbr0"}
+    await agree(netd)
+    assert await netd.delete_network("blue") is False
+
+
+async def test_networks_outlive_a_restart_and_a_cleanup(start, kernel, agree):
+    netd = await start()
+    await netd.create_network(other(host_ports=(HostPort(Protocol.TCP, 80),)))
+    await attach(netd, network="blue")
+    await netd.cleanup(force=True)
+    before = stored(netd)
+    netd = await start()
+    assert stored(netd) == before
+    await netd.start()
+    await agree(netd)
+
+
+async def test_a_bridge_is_chosen_that_nobody_has(netd, kernel):
+    kernel.links["nexbr2"] = Bridge("nexbr2", None, "", 1500, frozenset())
+    made = []
+    for number in range(2):
+        spec = other(f"n{number}", f"10.{number}.0.0/24")
+        made.append((await netd.create_network(replace(spec, bridge=""))).bridge)
+    assert made == ["nexbr1", "nexbr3"]
 
 
 @pytest.mark.parametrize(
-    ("harm", "repair"),
+    ("changes", "reason"),
     [
-        (lambda k: k.links.clear(), "bridge nexbr0 made"),
-        (lambda k: k.links.update(nexbr0=Bridge("nexbr0", "", 9000, up=False)), "bridge nexbr0 re"),
-        (lambda k: k.bridge_addresses.clear(), "address"),
-        (lambda k: k.bridge_addresses.append(IPv4Interface("10.0.0.1/8")), "address"),
-        (lambda k: setattr(k, "is_forwarding", False), "IPv4 forwarding"),
-        (lambda k: setattr(k, "rules", None), "table inet nexus"),
+        ({"name": "default"}, "NETWORK_EXISTS"),
+        ({"bridge": "nexbr0"}, "NETWORK_EXISTS"),
+        ({"bridge": "nexbr0-1"}, "NETWORK_EXISTS"),
+        ({"subnet": "172.16.0.0/24"}, "SUBNET_OVERLAPS"),
+        ({"ipv6": ULA}, "SUBNET_OVERLAPS"),
+        ({"subnet": "10.7.0.0/24"}, "SUBNET_IN_USE"),
+        ({"bridge": "docker0"}, "BRIDGE_FOREIGN"),
     ],
 )
-async def test_ensure_repairs_what_is_broken(netd, kernel, harm, repair):
+async def test_what_is_another_s_is_refused_and_nothing_is_changed(
+    start, kernel, agree, changes, reason
+):
+    netd = await start(ipv6=ULA)
     await netd.ensure()
-    harm(kernel)
-    (done,) = [line for line in await netd.ensure() if line.startswith(repair)]
-    assert done
-    assert await netd.ensure() == []
-
-
-async def test_attach_makes_the_network_first_and_looks_again_only_after_a_change(netd, kernel):
-    await netd.attach(new_vm_id())
-    assert kernel.rules is not None
-    kernel.calls.clear()
-    await netd.attach(new_vm_id())
-    assert kernel.calls == ["stamp", "new_tap", "keep"]
-    kernel.rules, kernel.generation = None, kernel.generation + 1
-    await netd.attach(new_vm_id())
-    assert kernel.rules is not None
-
-
-async def test_a_bridge_that_was_removed_comes_back_with_all_ports(netd, kernel, agree):
-    for _ in range(3):
-        await netd.attach(new_vm_id())
-    await kernel.remove_bridge("nexbr0")
-    await netd.attach(new_vm_id())
+    kernel.foreign_routes.append((IPv4Network("10.7.0.0/16"), "wg0"))
+    kernel.links["docker0"] = Bridge("docker0", None, "", 1500, frozenset())
+    if "subnet" in changes:
+        changes = changes | {"subnet": Subnet.parse(changes["subnet"])}
+    before = stored(netd)
+    with pytest.raises((AlreadyExists, FailedPrecondition)) as caught:
+        await netd.create_network(replace(other(), **changes))
+    assert caught.value.reason == reason
+    assert stored(netd) == before
     await agree(netd)
 
 
-async def test_a_failure_at_any_call_of_a_repair_is_made_up_for_by_the_next(start, kernel, agree):
+async def test_there_is_an_end_to_networks(netd):
+    for number in range(MOST - 1):
+        await netd.create_network(other(f"n{number}", f"10.{number}.0.0/24"))
+    with pytest.raises(ResourceExhausted, match="64"):
+        await netd.create_network(other())
+
+
+async def test_default_stays(netd):
+    with pytest.raises(FailedPrecondition) as caught:
+        await netd.delete_network("default")
+    assert caught.value.reason == "NETWORK_PERMANENT"
+
+
+async def test_an_update_reaches_ports_without_their_own(netd, kernel, agree):
+    plain, own = await attach(netd), await attach(netd, policy=Policy(Mode.NONE))
+    spec = replace(
+        netd.view().networks["default"],
+        default_policy=RULES,
+        default_limits=Limits(egress_bytes=1_000_000),
+        host_ports=(HostPort(Protocol.TCP, 8080),),
+    )
+    forbidden = Flow(plain.ipv4, IPv4Address("198.51.100.1"), 6, 443, b"1")
+    allowed = Flow(plain.ipv4, IPv4Address("192.0.2.1"), 6, 443, b"2")
+    kernel.tracked = [forbidden, allowed]
+    assert await netd.update_network(spec) == 1
+    assert kernel.tracked == [allowed]
+    assert netd.view().guests[plain.vm_id].policy == RULES
+    assert netd.view().guests[own.vm_id].policy == Policy(Mode.NONE)
+    assert netd.view().guests[own.vm_id].limits.egress_bytes == 1_000_000
+    await agree(netd)
+    await netd.update_network(replace(spec, default_policy=Policy()))
+    assert not kernel.chains
+    await agree(netd)
+
+
+async def test_a_network_moves_and_its_ports_keep_what_is_theirs(start, kernel, agree):
+    netd = await start()
+    guests = [await attach(netd) for _ in range(3)]
+    await netd.detach(guests[0].vm_id)
+    await netd.link(Link(guests[1].vm_id, guests[2].vm_id))
+    kernel.tracked = [Flow(guests[1].ipv4, IPv4Address("192.0.2.1"), 6, 443, b"1")]
+    moved = await netd.migrate_network("default", Subnet.parse("10.9.0.0/24"))
+    assert [str(one.ipv4) for one in moved] == ["10.9.0.3", "10.9.0.4"]
+    assert [one.tap for one in moved] == [one.tap for one in guests[1:]]
+    assert [one.mac for one in moved] == [one.mac for one in guests[1:]]
+    assert kernel.tracked == []
+    await agree(netd)
+    # Addresses of before are free for others, whose MACs must be others' too.
+    await netd.create_network(other("old", "172.16.0.0/12"))
+    late = [await attach(netd, network="old") for _ in range(3)]
+    assert len({one.mac for one in [*moved, *late]}) == 5
+    await agree(netd)
+    netd = await start()  # the settings still say the subnet of before
+    assert str(netd.view().guests[moved[0].vm_id].ipv4) == "10.9.0.3"
+    await netd.start()
+    await agree(netd)
+
+
+async def test_a_move_to_a_small_subnet_closes_the_gaps(netd, agree):
+    guests = [await attach(netd) for _ in range(6)]
+    for guest in guests[:4]:
+        await netd.detach(guest.vm_id)
+    moved = await netd.migrate_network("default", Subnet.parse("10.0.0.0/29"))
+    assert [str(one.ipv4) for one in moved] == ["10.0.0.2", "10.0.0.3"]
+    assert [str((await attach(netd)).ipv4) for _ in range(3)] == [f"10.0.0.{n}" for n in (4, 5, 6)]
+    await agree(netd)
+    with pytest.raises(ResourceExhausted) as caught:
+        await netd.migrate_network("default", Subnet.parse("10.0.1.0/30"))
+    assert caught.value.reason == "SUBNET_FULL"
+
+
+async def test_moves_that_cannot_be(netd, kernel, agree):
+    await attach(netd)
+    await netd.create_network(other())
+    kernel.foreign_routes.append((IPv4Network("10.7.0.0/16"), "wg0"))
+    before = stored(netd)
+    for subnet, reason in (("10.1.0.0/16", "SUBNET_OVERLAPS"), ("10.7.0.0/24", "SUBNET_IN_USE")):
+        with pytest.raises(FailedPrecondition) as caught:
+            await netd.migrate_network("default", Subnet.parse(subnet))
+        assert caught.value.reason == reason
+    with pytest.raises(NotFound):
+        await netd.migrate_network("green", Subnet.parse("10.8.0.0/24"))
+    assert stored(netd) == before
+    await agree(netd)
+
+
+OPERATIONS = ["create", "update", "delete", "migrate"]
+
+
+async def _do(netd, operation):
+    match operation:
+        case "create":
+            await netd.create_network(other("green", "10.5.0.0/24", ipv6=ULA))
+        case "update":
+            spec = netd.view().networks["default"]
+            await netd.update_network(replace(spec, default_policy=RULES))
+        case "delete":
+            await netd.delete_network("blue")
+        case "migrate":
+            await netd.migrate_network("default", Subnet.parse("10.9.0.0/24"))
+
+
+async def _prepare(start):
+    netd = await start()
+    await netd.start()
+    await netd.create_network(other())
+    for _ in range(2):
+        await attach(netd)
+    return netd
+
+
+async def _restore(netd):
+    await netd.cleanup(force=True)
+    await netd.delete_network("blue")
+    await netd.delete_network("green")
+    spec = netd.view().networks["default"]
+    await netd.update_network(replace(spec, default_policy=Policy()))
+    await netd.migrate_network("default", Subnet.parse("172.16.0.0/12"))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_a_failure_at_any_call_changes_nothing(start, kernel, agree, operation):
     failures = 0
-    for number in range(1, 100):
-        netd = await start()
-        vms = [new_vm_id() for _ in range(3)]
-        for vm in vms[:2]:
-            await netd.attach(vm)
-        await kernel.remove_bridge("nexbr0")
+    for number in range(1, 200):
+        netd = await _prepare(start)
+        before = stored(netd)
         kernel.calls.clear()
         kernel.fail_at = number
         try:
-            await netd.attach(vms[2])
+            await _do(netd, operation)
         except KernelError:
             failures += 1
         else:
+            kernel.fail_at = 0
             break
         kernel.fail_at = 0
-        await netd.attach(vms[2])
+        assert stored(netd) == before
         await agree(netd)
-        await netd.cleanup()
-    assert failures > 12
+        await _do(netd, operation)
+        await agree(netd)
+        await _restore(netd)
+    assert failures >= 3
 
 
-async def test_a_bridge_that_somebody_replaced_gets_all_ports_again(netd, kernel, agree):
-    vm = new_vm_id()
-    await netd.attach(vm)
-    bridge, addresses = kernel.links["nexbr0"], list(kernel.bridge_addresses)
-    await kernel.remove_bridge("nexbr0")
-    await kernel.put_bridge(bridge)
-    kernel.bridge_addresses[:] = addresses
-    await netd.attach(new_vm_id())
-    await agree(netd)
-
-
-async def test_other_tables_that_change_cost_no_look_at_ports(netd, kernel):
-    await netd.attach(new_vm_id())
-    kernel.generation += 1
-    kernel.calls.clear()
-    await netd.attach(new_vm_id())
-    assert "taps" not in kernel.calls
-    kernel.calls.clear()
-    await netd.attach(new_vm_id())
-    assert kernel.calls == ["stamp", "new_tap", "keep"]
-
-
-@pytest.mark.parametrize("taken", ["172.17.0.0/16", "172.16.5.5/32", "172.0.0.0/8"])
-async def test_a_subnet_in_use_is_refused_and_nothing_is_touched(netd, kernel, taken):
-    kernel.routes.append((IPv4Network(taken), "docker0"))
-    with pytest.raises(FailedPrecondition, match=f"overlaps {taken} on docker0") as caught:
-        await netd.attach(new_vm_id())
-    assert caught.value.reason == "SUBNET_IN_USE"
-    assert not kernel.links
-    assert kernel.rules is None
-    assert not kernel.is_forwarding
-    assert await netd.all() == []
-
-
-async def test_routes_beside_the_subnet_and_our_own_do_not_matter(netd, kernel):
-    kernel.routes += [(IPv4Network("10.0.0.0/8"), "eth0"), (IPv4Network("172.16.0.0/12"), "nexbr0")]
-    assert await netd.ensure() == MADE
-
-
-async def test_a_foreign_link_of_that_name_is_left_alone(netd, kernel):
-    foreign = kernel.links["nexbr0"] = Bridge("nexbr0", "", 1500, kind="dummy")
-    with pytest.raises(FailedPrecondition, match="dummy") as caught:
-        await netd.ensure()
-    assert caught.value.reason == "BRIDGE_FOREIGN"
-    await netd.cleanup()
-    assert kernel.links == {"nexbr0": foreign}
-
-
-async def test_a_failure_at_any_call_leaves_no_new_bridge_and_ensure_finishes_later(start, kernel):
-    failures = 0
-    for number in range(1, 100):
-        netd = await start()
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_killed_at_any_call_the_next_start_finds_its_way(start, kernel, agree, operation):
+    kills = 0
+    for number in range(1, 200):
+        netd = await _prepare(start)
         kernel.calls.clear()
-        kernel.fail_at = number
+        kernel.kill_at = number
         try:
-            await netd.ensure()
-        except KernelError:
-            failures += 1
-            assert "nexbr0" not in kernel.links or kernel.rules is not None
+            await _do(netd, operation)
+        except Killed:
+            kills += 1
         else:
+            kernel.kill_at = 0
             break
-        kernel.fail_at = 0
-        await netd.ensure()
-        await netd.cleanup()
-    assert failures > 8
+        kernel.die_with_process()
+        netd = await start()
+        await netd.start()
+        await agree(netd)
+        await _do(netd, operation)
+        await agree(netd)
+        await _restore(netd)
+    assert kills >= 3
 
 
-async def test_reconcile_survives_a_host_that_is_not_fit(netd, kernel, caplog):
-    kernel.routes.append((IPv4Network("172.16.0.0/12"), "eth9"))
-    await netd.reconcile()
-    assert "overlaps 172.16.0.0/12 on eth9" in caplog.text
-    kernel.routes.clear()
-    await netd.attach(new_vm_id())
-
-
-async def test_cleanup_says_what_it_removed_and_attach_brings_it_back(netd, kernel, agree):
-    vms = [new_vm_id() for _ in range(3)]
-    for vm in vms:
-        await netd.attach(vm)
-    removed = await netd.cleanup()
-    assert removed.taps == ["nexus0", "nexus1", "nexus2"]
-    assert (removed.bridge, removed.tables, removed.leases) == (True, ["inet nexus"], 3)
-    assert (kernel.present, kernel.links, kernel.rules, kernel.pins) == ({}, {}, None, {})
-    assert await netd.all() == []
-    again = await netd.cleanup()
-    assert (again.taps, again.bridge, again.tables, again.leases) == ([], False, [], 0)
-    await netd.attach(vms[0])
-    await agree(netd)
-
-
-@pytest.fixture
-async def guarded(netd):
-    """netd with its guard, looking without pause."""
-    await netd.ensure()
-    task = asyncio.create_task(netd.guard(0.001))
-    yield netd
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
-async def until(condition):
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # there is nothing to be told by
-            await asyncio.sleep(0.001)
-
-
-async def test_rules_that_a_firewall_reload_took_come_back_by_themselves(guarded, kernel):
-    table, kernel.rules, kernel.generation = kernel.rules, None, kernel.generation + 1
-    await until(lambda: kernel.rules == table)
-
-
-async def test_a_bridge_that_was_removed_comes_back_by_itself(guarded, kernel, agree):
-    await guarded.attach(new_vm_id())
-    await kernel.remove_bridge("nexbr0")
-    await until(lambda: kernel.rules and all(tap.isolated for tap in kernel.present.values()))
-    await agree(guarded)
-
-
-async def test_what_was_cleaned_up_stays_away(guarded, kernel):
-    await guarded.cleanup()
-    kernel.generation += 1
-    seen = len(kernel.calls)
-    for _ in range(20):
-        await asyncio.sleep(0.001)  # the guard looks in between, at nothing
-    assert (kernel.links, kernel.rules, len(kernel.calls)) == ({}, None, seen)
-
-
-async def test_a_repair_that_fails_is_logged_once_and_tried_again(guarded, kernel, caplog):
-    kernel.routes.append((IPv4Network("172.16.0.0/16"), "docker0"))
-    await kernel.remove_bridge("nexbr0")
-    looks = len(kernel.calls)
-    await until(lambda: len(kernel.calls) > looks + 20)
-    assert caplog.text.count("network not repaired") == 1
-    kernel.routes.clear()
-    await until(lambda: "nexbr0" in kernel.links)
+async def test_a_vm_s_name_is_kept_and_told(netd):
+    vm = new_vm_id()
+    await netd.heard(vm, "web", live=True)
+    await attach(netd, vm)
+    assert netd.view().ports[vm].vm_name == "web"
+    with netd.state.feed.watch(vm) as told:
+        await netd.heard(vm, "api", live=True)
+        assert (await anext(told)).what == "changed"
+    assert netd.view().ports[vm].vm_name == "api"
