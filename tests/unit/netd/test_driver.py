@@ -1,0 +1,449 @@
+"""The driver, against a resolver's servicer over a unix socket, as it is to meet the real one."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+
+import grpc
+import pytest
+
+from nexus.netd.v1 import resolver_pb2 as pb
+from nexus.netd.v1 import resolver_pb2_grpc
+from nexus_netd import driver as driving
+from nexus_netd.driver import Driver, served_guest
+from nexus_netd.feed import Feed
+from nexus_netd.model import (
+    EgressRule,
+    Guest,
+    Limits,
+    Link,
+    Mode,
+    NetworkSpec,
+    Policy,
+    Port,
+    Protocol,
+)
+from nexus_netd.subnet import Subnet
+from nexus_netd.view import View
+from nexus_rpc.errors import FailedPrecondition
+
+SPEC = NetworkSpec(
+    "default",
+    "nexbr0",
+    Subnet(IPv4Network("10.9.0.0/16")),
+    IPv6Network("fd00:9::/64"),
+    dns=("192.0.2.53",),
+)
+OPEN = Policy()
+
+
+class FakeResolver(resolver_pb2_grpc.ResolverServiceServicer):
+    """Hears what netd says; says what the test wants."""
+
+    def __init__(self):
+        self.heard = asyncio.Queue()
+        self.to_say = asyncio.Queue()
+        self.streams = 0
+
+    async def Drive(self, requests, context):
+        self.streams += 1
+        hearing = asyncio.create_task(self._hear(requests))
+        try:
+            while (response := await self.to_say.get()) is not None:
+                yield response
+        finally:
+            hearing.cancel()
+            await asyncio.wait({hearing})
+
+    async def _hear(self, requests):
+        async for request in requests:
+            self.heard.put_nowait(request)
+
+    async def next(self, number=1):
+        """Return the next things that were said."""
+        async with asyncio.timeout(10):
+            return [await self.heard.get() for _ in range(number)]
+
+    async def until_synced(self):
+        """Return what is said up to `synced`."""
+        said = []
+        while not (said and said[-1].synced):
+            said += await self.next()
+        return said[:-1]
+
+
+class Pins:
+    """Stands for Netd.pin."""
+
+    def __init__(self):
+        self.made = []
+        self.fault = None
+        self.many = asyncio.Event()
+        self.release = asyncio.Event()
+        self.release.set()
+
+    async def __call__(self, vm_id, domain, addresses, ttl, slots):
+        self.made.append((vm_id, domain, addresses, ttl, slots))
+        if len(self.made) >= driving.PINS_AT_ONCE:
+            self.many.set()
+        await self.release.wait()
+        if self.fault:
+            raise self.fault
+
+
+def put(view, number, policy=OPEN, network="default", **port):
+    """Put a port into the view, with that host number."""
+    vm = f"vm{number}"
+    guest = Guest(
+        vm,
+        f"nexus{number}",
+        "nexbr0",
+        "",
+        1500,
+        IPv4Address("10.9.0.0") + number,
+        SPEC.gateway,
+        ip_address("fd00:9::") + number,
+        SPEC.ipv6_gateway,
+        policy,
+        1,
+        Limits(),
+    )
+    view.put_port(
+        Port(
+            number,
+            vm,
+            network,
+            number,
+            "nexbr0",
+            guest.tap,
+            "",
+            0.0,
+            vm_name=f"name{number}",
+            **port,
+        ),
+        guest,
+    )
+
+
+def kinds(said):
+    """Return what each thing said is, and about whom."""
+    return [
+        (
+            kind := one.WhichOneof("say"),
+            getattr(one, kind).vm_id
+            if kind == "guest"
+            else one.network.name
+            if kind == "network"
+            else getattr(one, kind),
+        )
+        for one in said
+    ]
+
+
+@pytest.fixture
+def view():
+    view = View()
+    view.put_network(SPEC)
+    return view
+
+
+@pytest.fixture
+def feed():
+    return Feed()
+
+
+@pytest.fixture
+def resolver():
+    return FakeResolver()
+
+
+@pytest.fixture
+def pins():
+    return Pins()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "dns.sock"
+
+
+@pytest.fixture
+async def serve_only(resolver, path):
+    @asynccontextmanager
+    async def serve():
+        server = grpc.aio.server()
+        resolver_pb2_grpc.add_ResolverServiceServicer_to_server(resolver, server)
+        server.add_insecure_port(f"unix:{path}")
+        await server.start()
+        try:
+            yield
+        finally:
+            await server.stop(None)
+
+    return serve
+
+
+@pytest.fixture
+def denials():
+    """What the resolver refused."""
+    return asyncio.Queue()
+
+
+@pytest.fixture
+async def serve(serve_only, drive):
+    """Drive, and serve the fake resolver while a block runs."""
+
+    @asynccontextmanager
+    async def serve():
+        drive()
+        async with serve_only():
+            yield
+
+    return serve
+
+
+@pytest.fixture
+async def drive(view, feed, pins, path, denials):
+    """Begin to drive, at the first call."""
+    tasks = []
+
+    def drive():
+        if not tasks:
+            target = f"unix:{path}"
+            driver = Driver(target, view, feed, pins, lambda *one: denials.put_nowait(one))
+            tasks.append(asyncio.create_task(driver.run()))
+
+    yield drive
+    for task in tasks:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_the_whole_view_is_said_first_networks_before_guests(view, serve, resolver):
+    view.put_network(replace(SPEC, name="other", ipv6=None))
+    for number in (2, 3):
+        put(view, number)
+    async with serve():
+        said = await resolver.until_synced()
+    assert kinds(said) == [
+        ("network", "default"),
+        ("network", "other"),
+        ("guest", "vm2"),
+        ("guest", "vm3"),
+    ]
+    assert said[0].network == pb.ServedNetwork(
+        name="default", listen=["10.9.0.1", "fd00:9::1"], upstream=["192.0.2.53"]
+    )
+    assert said[2].guest == pb.ServedGuest(
+        vm_id="vm2",
+        addresses=["10.9.0.2", "fd00:9::2"],
+        network="default",
+        name="name2",
+        any_name=True,
+        private_ok=driving._PRIVATE,
+    )
+
+
+def test_a_guest_is_told_with_the_names_of_its_rules(view):
+    rules = (
+        EgressRule(domain="pypi.org"),
+        EgressRule(cidr=IPv4Network("10.1.0.0/16")),
+        EgressRule(allow=False, cidr=IPv4Network("10.2.0.0/16")),
+        EgressRule(domain="*.pypi.org", protocol=Protocol.TCP, ports=(443, 443)),
+    )
+    put(view, 2, Policy(Mode.RULES, rules), upstream_dns=("192.0.2.9",))
+    for ports in ((80,), (443,)):
+        view.put_link(Link("vm2", "vm3", Protocol.TCP, ports))
+    view.put_link(Link("vm3", "vm2"))
+    assert served_guest(view, "vm2") == pb.ServedGuest(
+        vm_id="vm2",
+        addresses=["10.9.0.2", "fd00:9::2"],
+        network="default",
+        name="name2",
+        upstream=["192.0.2.9"],
+        names=[
+            pb.AllowedName(pattern="pypi.org", slot=0),
+            pb.AllowedName(pattern="*.pypi.org", slot=3),
+        ],
+        linked=["vm3"],
+        private_ok=["10.1.0.0/16"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "any_name"),
+    [
+        (Policy(Mode.OPEN), True),
+        (Policy(Mode.NONE, (EgressRule(domain="pypi.org"),)), False),
+        (Policy(Mode.RULES), False),
+        (Policy(Mode.RULES, (EgressRule(allow=False),)), False),
+        (Policy(Mode.RULES, (EgressRule(cidr=IPv4Network("192.0.2.0/24")),)), False),
+        (Policy(Mode.RULES, (EgressRule(protocol=Protocol.TCP, ports=(443, 443)),)), True),
+    ],
+)
+def test_who_may_reach_any_address_may_know_any_name(view, policy, any_name):
+    put(view, 2, policy)
+    said = served_guest(view, "vm2")
+    assert (said.any_name, len(said.names)) == (any_name, 0)
+
+
+async def test_changes_follow(view, feed, serve, resolver):
+    put(view, 2)
+    async with serve():
+        await resolver.until_synced()
+        put(view, 3)
+        feed.tell("attached", "vm3", "default", "")
+        assert kinds(await resolver.next()) == [("guest", "vm3")]
+        feed.tell("repaired", "vm3", "default", "its TAP")
+        view.remove_port("vm2")
+        feed.tell("detached", "vm2", "default", "")
+        assert kinds(await resolver.next()) == [("guest_gone", "vm2")]
+        view.put_network(replace(SPEC, dns=("192.0.2.54",)))
+        feed.tell("changed", "", "default", "its DNS")
+        said = await resolver.next(2)
+        assert kinds(said) == [("network", "default"), ("guest", "vm3")]
+        assert said[0].network.upstream == ["192.0.2.54"]
+        view.remove_port("vm3")
+        view.remove_network("default")
+        feed.tell("changed", "", "default", "removed")
+        feed.tell("detached", "vm3", "default", "")
+        assert kinds(await resolver.next(2)) == [("guest_gone", "vm3"), ("network_gone", "default")]
+
+
+async def test_who_is_gone_is_said_before_who_has_its_address_now(view, feed, serve, resolver):
+    put(view, 2)
+    async with serve():
+        await resolver.until_synced()
+        feed.tell("changed", "vm4", "default", "")
+        view.remove_port("vm2")
+        feed.tell("detached", "vm2", "default", "")
+        put(view, 4)
+        feed.tell("attached", "vm4", "default", "")
+        assert kinds(await resolver.next(2)) == [("guest_gone", "vm2"), ("guest", "vm4")]
+
+
+async def test_pins_are_made_before_the_answer(serve, resolver, denials, pins):
+    async with serve():
+        await resolver.until_synced()
+        pins.release.clear()
+        request = pb.PinRequest(
+            number=7,
+            vm_id="vm2",
+            domain="pypi.org",
+            addresses=["192.0.2.1", "2001:db8::1"],
+            ttl=30,
+            slots=[0, 3],
+        )
+        resolver.to_say.put_nowait(pb.DriveResponse(pin=request))
+        resolver.to_say.put_nowait(
+            pb.DriveResponse(denial=pb.NameDenial(vm_id="vm2", domain="evil.example", rule="name"))
+        )
+        async with asyncio.timeout(10):
+            assert await denials.get() == ("vm2", "evil.example", "name")
+        assert resolver.heard.empty()
+        pins.release.set()
+        assert (await resolver.next())[0].pinned == 7
+    addresses = (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
+    assert pins.made == [("vm2", "pypi.org", addresses, 30.0, (0, 3))]
+
+
+@pytest.mark.parametrize("fault", ["refused", "no address", "too many", "late"])
+async def test_a_pin_that_cannot_be_made_is_said(serve, resolver, pins, fault, monkeypatch):
+    addresses = ["192.0.2.1"]
+    match fault:
+        case "refused":
+            pins.fault = FailedPrecondition("PRIVATE", "it is private")
+        case "no address":
+            addresses = ["192.0.2.256"]
+        case "too many":
+            addresses *= 33
+        case "late":
+            pins.release.clear()
+            monkeypatch.setattr(driving, "PIN_SECONDS", 0.01)
+    async with serve():
+        await resolver.until_synced()
+        resolver.to_say.put_nowait(
+            pb.DriveResponse(pin=pb.PinRequest(number=8, vm_id="vm2", addresses=addresses))
+        )
+        assert (await resolver.next())[0].not_pinned == 8
+
+
+async def test_pins_under_way_are_bounded(serve, resolver, denials, pins):
+    async with serve():
+        await resolver.until_synced()
+        pins.release.clear()
+        for number in range(100):
+            resolver.to_say.put_nowait(pb.DriveResponse(pin=pb.PinRequest(number=number)))
+        resolver.to_say.put_nowait(pb.DriveResponse(denial=pb.NameDenial(domain="last")))
+        async with asyncio.timeout(10):
+            await pins.many.wait()
+        assert denials.empty()
+        assert len(pins.made) == driving.PINS_AT_ONCE
+        pins.release.set()
+        answers = {answer.pinned for answer in await resolver.next(100)}
+        assert answers == set(range(100))
+        async with asyncio.timeout(10):
+            await denials.get()
+    assert len(pins.made) == 100
+
+
+async def test_a_resolver_that_comes_late_or_anew_is_told_everything(
+    view, feed, serve, resolver, caplog
+):
+    put(view, 2)
+    for streams in (1, 2):
+        async with serve():
+            assert kinds(await resolver.until_synced()) == [
+                ("network", "default"),
+                ("guest", "vm2"),
+            ]
+        assert resolver.streams == streams
+    async with serve():
+        await resolver.until_synced()
+        resolver.to_say.put_nowait(None)  # it ends the stream in order
+        await resolver.until_synced()
+    assert "is not heard: the resolver ended the stream" in caplog.text
+
+
+async def test_a_driver_that_fell_behind_begins_anew(view, feed, serve, resolver):
+    async with serve():
+        await resolver.until_synced()
+        put(view, 2)
+        for _ in range(2_000):
+            feed.tell("changed", "vm2", "default", "")
+        said = await resolver.until_synced()
+    assert ("network", "default") in kinds(said)
+    assert ("guest", "vm2") in kinds(said)
+    assert resolver.streams == 2
+
+
+class StuckCall:
+    """A call whose other side reads and says nothing. Flow control lets megabytes through."""
+
+    def __init__(self):
+        self.cancelled = False
+
+    def done(self):
+        return False
+
+    def cancel(self):
+        self.cancelled = True
+
+    async def write(self, request):
+        await asyncio.Event().wait()
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await asyncio.Event().wait()
+
+
+async def test_a_resolver_that_reads_nothing_is_left(view, feed, pins, monkeypatch):
+    monkeypatch.setattr(driving, "_WRITE_SECONDS", 0.01)
+    call = StuckCall()
+    session = driving._Session(view, feed, pins, lambda *_: None)
+    error = await session.run(call)
+    assert (error.reason, call.cancelled, session.synced) == ("SLOW", True, False)
