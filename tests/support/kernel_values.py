@@ -2,9 +2,11 @@
 
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
+from nexus_netd import elements, policy
 from nexus_netd.kernel import Bridge
-from nexus_netd.model import Guest, Limits, Policy
-from nexus_netd.subnet import mac
+from nexus_netd.model import Guest, HostPort, Limits, NetworkSpec, Policy, Protocol
+from nexus_netd.ruleset import Contents
+from nexus_netd.subnet import Subnet, mac
 
 NAME = "nexbr0"
 OWNER = 4242
@@ -43,3 +45,17 @@ async def attach(kernel, wanted, name=None):
     async with kernel.new_tap(wanted, OWNER, name) as tap:
         await tap.keep()
     return tap.name
+
+
+def contents(*policies):
+    """Return what is in the tables for one network, one guest, and these policies."""
+    spec = NetworkSpec(
+        "default",
+        NAME,
+        Subnet.parse("10.9.0.0/16"),
+        SUBNETS[1],
+        host_ports=(HostPort(Protocol.TCP, 8080),),
+    )
+    chains = frozenset(policy.chain(3 + number, one) for number, one in enumerate(policies))
+    found = {*elements.of_network(spec, [NAME]), *elements.of_guest(guest(1, "nexus0"))}
+    return Contents(frozenset(found | {chain.element for chain in chains}), chains)
