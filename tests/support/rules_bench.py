@@ -37,7 +37,7 @@ SPEC = NetworkSpec(
 GATEWAY, GATEWAY6, GATEWAY_MAC = str(SPEC.gateway), str(SPEC.ipv6_gateway), mac(SPEC.gateway)
 
 
-def guest(number, egress=None, version6=True, limits=Limits()):
+def guest(number, egress=None, version6=True, limits=None):
     """Return a port of the network: number 0 has 172.16.0.2 and fd6e::2."""
     address = SPEC.subnet.interface(number + 2).ip
     rules = egress or Policy()
@@ -53,7 +53,7 @@ def guest(number, egress=None, version6=True, limits=Limits()):
         SPEC.ipv6_gateway if version6 else None,
         rules,
         {Mode.OPEN: policy.OPEN, Mode.NONE: policy.NONE, Mode.RULES: 3 + number}[rules.mode],
-        limits,
+        limits or Limits(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from nexus_netd import attributes as a
 from nexus_netd import firewall, netlink
 from nexus_netd import tables as t
 from nexus_netd.kernel import ForeignDrop
-from nexus_netd.netlink import ACK, DUMP, HEADER, Request, text
+from nexus_netd.netlink import ACK, DUMP, HEADER, Request, nest, text
 from nexus_netd.ruleset import (
     NAME,
     POLICY,
@@ -70,6 +71,36 @@ def has_table(link: Netlink, family: Family) -> bool:
     return _table(link, family) is not None
 
 
+def present(link: Netlink, elements: Collection[Element]) -> list[Element]:
+    """Return those elements whose places are taken, whatever their values."""
+    asked = [
+        _read(
+            f"element of {one.set}",
+            t.GETELEMENTS,
+            one.family,
+            text(t.LIST_TABLE, NAME)
+            + text(t.LIST_SET, one.set)
+            + nest(t.LIST_ELEMENTS, nest(a.LIST_ELEMENT, a.data(t.KEY, one.key))),
+        )
+        for one in elements
+    ]
+    return [one for one, found in zip(elements, link.run(*asked), strict=True) if found]
+
+
+def present_chains(link: Netlink, names: Collection[str]) -> list[str]:
+    """Return those chains of "inet nexus" that are there."""
+    asked = [
+        _read(
+            f"chain {name}",
+            t.GETCHAIN,
+            Family.INET,
+            text(t.CHAIN_TABLE, NAME) + text(t.CHAIN_NAME, name),
+        )
+        for name in names
+    ]
+    return [name for name, found in zip(names, link.run(*asked), strict=True) if found]
+
+
 def pins(link: Netlink, source: Address) -> dict[tuple[Address, int], float]:
     """Return the live pins of a guest's address: (address, slot), and the seconds that are left."""
     found: dict[tuple[Address, int], float] = {}
@@ -115,16 +146,15 @@ def foreign_drops(link: Netlink) -> list[ForeignDrop]:
     return found
 
 
+def _read(what: str, kind: int, family: Family, body: bytes) -> Request:
+    """Ask for one thing; that it is not there is no failure."""
+    asked = t.request(f"read {what}", kind, family, body, ACK)
+    return replace(asked, tolerate=frozenset((errno.ENOENT,)))
+
+
 def _table(link: Netlink, family: Family) -> str | None:
     """Return our table's comment; None without a table."""
-    asked = Request(
-        "nftables: read table",
-        t.SUBSYSTEM << 8 | t.GETTABLE,
-        ACK,
-        bytes([family, 0, 0, 0]) + text(t.TABLE_NAME, NAME),
-        frozenset((errno.ENOENT,)),
-    )
-    found = link.run(asked)[0]
+    found = link.run(_read("table", t.GETTABLE, family, text(t.TABLE_NAME, NAME)))[0]
     if not found:
         return None
     table = netlink.attributes(found[0], _BODY)

@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING
 from nexus_netd import firewall, netlink
 from nexus_netd import tables as t
 from nexus_netd.kernel import KernelError
-from nexus_netd.listing import denied, foreign_drops, has_table, pins, read
+from nexus_netd.listing import (
+    denied,
+    foreign_drops,
+    has_table,
+    pins,
+    present,
+    present_chains,
+    read,
+)
 from nexus_netd.netlink import ACK, Request, text
-from nexus_netd.ruleset import NAME, Family
+from nexus_netd.ruleset import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from nexus_netd.netlink import Netlink
     from nexus_netd.ruleset import Change, Contents, Element
@@ -54,14 +62,17 @@ def replace(link: Netlink, want: Contents, pins: Collection[Element] = ()) -> No
 def change(link: Netlink, what: Change) -> None:
     """Change what is in our tables."""
     added = _add(what)
+    removed = [*what.remove, *(policy.element for policy in what.remove_policies)]
+    chains = [policy.chain.name for policy in what.remove_policies]
     try:
-        _commit(link, [*_remove(what), *added])
+        _commit(link, [*_remove(removed, chains), *added])
     except KernelError as error:
         if error.errno != errno.ENOENT:
             raise
-        # Something that is to go is gone, which refuses it all: so it is made first. (There is
-        # NFT_MSG_DESTROYSETELEM for this, but from Linux 6.3 only.)
-        _commit(link, [*_make_removable(what), *_remove(what), *added])
+        # Something that is to go is gone, which refuses it all: so look, and leave it out. (There
+        # is NFT_MSG_DESTROYSETELEM for this, but from Linux 6.3 only.)
+        removed, chains = present(link, removed), present_chains(link, chains)
+        _commit(link, [*_remove(removed, chains), *added])
 
 
 def remove(link: Netlink) -> list[str]:
@@ -96,21 +107,5 @@ def _add(what: Change) -> list[Request]:
     return [*requests, *t.new_elements(what.add)]
 
 
-def _remove(what: Change) -> list[Request]:
-    elements = [*what.remove, *(policy.element for policy in what.remove_policies)]
-    chains = [
-        t.request(
-            f"remove chain {policy.chain.name}",
-            t.DELCHAIN,
-            Family.INET,
-            text(t.CHAIN_TABLE, NAME) + text(t.CHAIN_NAME, policy.chain.name),
-        )
-        for policy in what.remove_policies
-    ]
-    return [*t.old_elements(elements), *chains]
-
-
-def _make_removable(what: Change) -> list[Request]:
-    chains = [t.new_chain(Family.INET, policy.chain) for policy in what.remove_policies]
-    elements = [*what.remove, *(policy.element for policy in what.remove_policies)]
-    return [*chains, *t.new_elements(elements)]
+def _remove(elements: Iterable[Element], chains: Iterable[str]) -> list[Request]:
+    return [*t.old_elements(elements), *(t.old_chain(name) for name in chains)]

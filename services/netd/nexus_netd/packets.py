@@ -97,6 +97,7 @@ ELEMENTS = (
 
 _FROM_GUEST, _TO_GUEST = among("bridges", IIFNAME), among("bridges", OIFNAME)
 _TO_OUTSIDE = among_not("bridges", OIFNAME)
+_FROM_LOOPBACK4 = (*IP4.this, *masked(IP4.source, *IP4.loopback))
 _SERVICE = (L4PROTO, DESTINATION_PORT)
 
 # linux/netfilter/nf_conntrack_common.h: IP_CT_* as bits, and IPS_DST_NAT
@@ -242,15 +243,13 @@ RULES: tuple[Rule, ...] = (
     # Or a neighbour on the wire would reach what is published on 127.0.0.1.
     *both("prerouting", "not for loopback", lambda v: (masked(v.destination, *v.loopback), ACCEPT)),
     *_published("prerouting"),
+    # IPv6 knows no way back from a guest to ::1, as route_localnet is for IPv4.
+    rule("output", "not for loopback, IPv6", masked(IP6.destination, *IP6.loopback), ACCEPT),
     *_published("output"),
     *_names("UDP", UDP),
     *_names("TCP", TCP),
     rule("postrouting", "guests to the outside", _FROM_GUEST, _TO_OUTSIDE, MASQUERADE),
-    *both(
-        "postrouting",
-        "loopback to guests",
-        lambda v: (_TO_GUEST, masked(v.source, *v.loopback), MASQUERADE),
-    ),
+    rule("postrouting", "loopback to guests", _TO_GUEST, _FROM_LOOPBACK4, MASQUERADE),
     # Policies without rules of their own
     rule(f"{POLICY}open", "no metadata", jump("metadata")),
     rule(f"{POLICY}open", "everything", ACCEPT),

@@ -75,9 +75,7 @@ def new_set(family: Family, number: int, one: Set) -> Request:
         a.u32(SET_KEY_TYPE, kind),
         a.u32(SET_KEY_LENGTH, length),
         a.u32(SET_ID, number + 1),
-        attribute(
-            SET_USERDATA, bytes([0, 4, _BYTE_ORDERS.get(one.key[0], _BIG_ENDIAN), 0, 0, 0])
-        ),
+        attribute(SET_USERDATA, bytes([0, 4, _BYTE_ORDERS.get(one.key[0], _BIG_ENDIAN), 0, 0, 0])),
     ]
     if one.data:
         kind, length = typed(one.data)
@@ -111,6 +109,12 @@ def new_chain(family: Family, chain: Chain) -> Request:
             a.u32(HOOK_PRIORITY, chain.priority & 0xFFFFFFFF),
         )
     return request(f"make chain {chain.name}", NEWCHAIN, family, body, CREATE)
+
+
+def old_chain(name: str) -> Request:
+    """Remove a policy's chain with its rules; one that is not there refuses the transaction."""
+    body = text(CHAIN_TABLE, NAME) + text(CHAIN_NAME, name)
+    return request(f"remove chain {name}", DELCHAIN, Family.INET, body)
 
 
 def new_rule(family: Family, rule: Rule) -> Request:

@@ -105,6 +105,7 @@ def forbidden(me, other):
     everyone, local = group_mac(ALL_NODES), link_local(me.mac)
     advert = icmpv6_body(local, ALL_NODES, 134, 0, bytes(4), bytes(8))
     target = group_mac(solicited(GATEWAY6))
+    in_another_name = neighbour(me.address6, solicited(GATEWAY6), 135, GATEWAY6, other.mac)
 
     def six(protocol, payload, to=OUTSIDE6):
         return own(me, ipv6(me.address6, to, protocol, payload))
@@ -140,7 +141,7 @@ def forbidden(me, other):
         "an address of outside": own(me, udp("203.0.113.9", OUTSIDE, 9, 9, b"")),
         "address 0.0.0.0": own(me, udp("0.0.0.0", OUTSIDE, 9, 9, b"")),
         "DHCP": own(me, udp("0.0.0.0", "255.255.255.255", 68, 67, b""), to=BROADCAST),
-        "DHCP with its address": own(me, udp(me.address, "255.255.255.255", 68, 67, b""), BROADCAST),
+        "DHCP in its name": own(me, udp(me.address, "255.255.255.255", 68, 67, b""), BROADCAST),
         "limited broadcast to the gateway": own(me, udp(me.address, "255.255.255.255", 9, 9, b"")),
         "to another guest's MAC": own(me, packet, to=other.mac),
         "to a broadcast MAC": own(me, packet, to=BROADCAST),
@@ -177,9 +178,7 @@ def forbidden(me, other):
         "advertising to all": ether(
             everyone, me.mac, IPV6, neighbour(me.address6, ALL_NODES, 136, me.address6, me.mac)
         ),
-        "asking with another's MAC": ether(
-            target, me.mac, IPV6, neighbour(me.address6, solicited(GATEWAY6), 135, GATEWAY6, other.mac)
-        ),
+        "asking with another's MAC": ether(target, me.mac, IPV6, in_another_name),
         "asking all": ether(
             everyone, me.mac, IPV6, neighbour(me.address6, ALL_NODES, 135, GATEWAY6, me.mac)
         ),
@@ -199,7 +198,7 @@ def forbidden(me, other):
             group_mac("ff02::16"), me.mac, IPV6, ipv6(local, "ff02::16", HOP_BY_HOP, bytes(32))
         ),
         "SCTP in IPv6": six(132, bytes(16)),
-        "TCP in IPv6 to another's MAC": own(me, ipv6(me.address6, OUTSIDE6, TCP, bytes(20)), other.mac),
+        "IPv6 to another's MAC": own(me, ipv6(me.address6, OUTSIDE6, TCP, bytes(20)), other.mac),
         "multicast listener query": six(ICMPV6, bytes([130, 0, 0, 0]) + bytes(20)),
     }  # fmt: skip
 
