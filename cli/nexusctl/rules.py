@@ -1,8 +1,8 @@
 """Rules of a policy as people write them: "pypi.org:443/tcp", "10.0.0.0/8:22,80-90", "any:53/udp".
 
 DESTINATION[:PORTS][/PROTOCOL]. A destination is "any", an address, a subnet, a domain name, or
-"*.DOMAIN" for all names below it; IPv6 with ports is put in brackets. Several ports make several
-rules.
+"*.DOMAIN" for all names below it; IPv6 with ports is put in brackets. Ports without a protocol are
+allowed with TCP, and denied with TCP and UDP. Several ports make several rules.
 """
 
 from __future__ import annotations
@@ -22,12 +22,24 @@ ACTIONS: dict[str, netd_pb2.Action.ValueType] = {
     "allow": netd_pb2.ACTION_ALLOW,
     "deny": netd_pb2.ACTION_DENY,
 }
+_BOTH = (netd_pb2.PROTOCOL_TCP, netd_pb2.PROTOCOL_UDP)
+_WITH_PORTS = {
+    ("allow", ""): (netd_pb2.PROTOCOL_TCP,),
+    ("allow", "any"): _BOTH,
+    ("deny", ""): _BOTH,
+    ("deny", "any"): _BOTH,
+}
+"""What a protocol that is left out, or "any", means where there are ports."""
+
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z)(\*\.)?{_LABEL}(\.{_LABEL})*")
 
 
 def parse(action: str, text: str) -> list[netd_pb2.EgressRule]:
-    """Return the rules that `text` writes, one for each range of ports. Raises Failure (USAGE)."""
+    """Return the rules that `text` writes, one for each protocol and range of ports.
+
+    Raises Failure (USAGE).
+    """
     what = f"--{action}"
     if "://" in text:
         raise bad(what, text, "a rule names a host and its ports, pypi.org:443, and no URL")
@@ -44,7 +56,13 @@ def parse(action: str, text: str) -> list[netd_pb2.EgressRule]:
     _set_destination(rule, what, text, destination)
     if action == "deny" and rule.domain:
         raise bad(what, text, "a name can only be allowed: what no rule allows is refused anyway")
-    return [_with_ports(rule, *bounds) for bounds in _ranges(what, ports)]
+    if not ports:
+        return [rule]
+    return [
+        _with_ports(rule, number, *bounds)
+        for number in _WITH_PORTS.get((action, protocol), (rule.protocol,))
+        for bounds in _ranges(what, ports)
+    ]
 
 
 def text(rule: netd_pb2.EgressRule) -> str:
@@ -104,7 +122,7 @@ def _subnet(what: str, written: str, destination: str) -> str:
 
 
 def _ranges(what: str, ports: str) -> list[tuple[int, int]]:
-    return [_range(what, each) for each in ports.split(",")] if ports else [(0, 0)]
+    return [_range(what, each) for each in ports.split(",")]
 
 
 def _range(what: str, ports: str) -> tuple[int, int]:
@@ -115,7 +133,10 @@ def _range(what: str, ports: str) -> tuple[int, int]:
     return bounds
 
 
-def _with_ports(rule: netd_pb2.EgressRule, first: int, last: int) -> netd_pb2.EgressRule:
-    ranged = netd_pb2.EgressRule(first_port=first, last_port=last)
-    ranged.MergeFrom(rule)
+def _with_ports(
+    rule: netd_pb2.EgressRule, protocol: netd_pb2.Protocol.ValueType, first: int, last: int
+) -> netd_pb2.EgressRule:
+    ranged = netd_pb2.EgressRule()
+    ranged.CopyFrom(rule)
+    ranged.protocol, ranged.first_port, ranged.last_port = protocol, first, last
     return ranged

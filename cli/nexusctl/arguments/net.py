@@ -31,7 +31,9 @@ def _add_networks(net: Parser, commands: Any) -> None:  # noqa: ANN401  # argpar
 
     create = leaf(net, commands, "create", "make a network with a bridge and a subnet of its own")
     _add_network(create)
-    create.add_argument("--subnet", default="", metavar="SUBNET", help="addresses, 10.9.0.0/16")
+    create.add_argument(
+        "--subnet", required=True, metavar="SUBNET", help="addresses, 10.9.0.0/16; needed"
+    )
     create.add_argument(
         "--ipv6", default="", metavar="SUBNET", help="IPv6 addresses, a /64 of fd00::/8"
     )

@@ -28,12 +28,16 @@ def rule(**fields):
         ("PyPI.org.:443/TCP", [rule(domain="pypi.org", protocol=TCP, first_port=443)]),
         ("*.ubuntu.com", [rule(domain="*.ubuntu.com")]),
         ("_ldap.example.org", [rule(domain="_ldap.example.org")]),
-        ("localhost:80", [rule(domain="localhost", first_port=80)]),
+        ("localhost:80", [rule(domain="localhost", protocol=TCP, first_port=80)]),
         ("192.0.2.7", [rule(cidr="192.0.2.7/32")]),
-        ("192.0.2.7:443", [rule(cidr="192.0.2.7/32", first_port=443)]),
+        ("192.0.2.7:443", [rule(cidr="192.0.2.7/32", protocol=TCP, first_port=443)]),
         ("10.0.0.0/8", [rule(cidr="10.0.0.0/8")]),
         ("10.0.0.0/8/udp", [rule(cidr="10.0.0.0/8", protocol=UDP)]),
-        ("10.0.0.0/8:22", [rule(cidr="10.0.0.0/8", first_port=22)]),
+        ("10.0.0.0/8:22", [rule(cidr="10.0.0.0/8", protocol=TCP, first_port=22)]),
+        (
+            "any:53/any",
+            [rule(protocol=TCP, first_port=53), rule(protocol=UDP, first_port=53)],
+        ),
         (
             "10.0.0.0/8:22,80-90/tcp",
             [
@@ -44,7 +48,7 @@ def rule(**fields):
         ("0.0.0.0/0", [rule(cidr="0.0.0.0/0")]),
         ("2001:db8::/32", [rule(cidr="2001:db8::/32")]),
         ("2001:db8::1", [rule(cidr="2001:db8::1/128")]),
-        ("[2001:db8::/32]:443", [rule(cidr="2001:db8::/32", first_port=443)]),
+        ("[2001:db8::/32]:443", [rule(cidr="2001:db8::/32", protocol=TCP, first_port=443)]),
         ("[2001:db8::1]/icmp", [rule(cidr="2001:db8::1/128", protocol=ICMP)]),
     ],
 )
@@ -101,13 +105,24 @@ def test_a_name_cannot_be_denied():
     assert (denied.action, rules.action(denied)) == (pb.ACTION_DENY, "deny")
 
 
+def test_what_is_denied_on_a_port_is_denied_with_tcp_and_udp():
+    denied = rules.parse("deny", "10.0.0.0/8:22,80-90")
+    assert [(each.protocol, each.first_port) for each in denied] == [
+        (TCP, 22),
+        (TCP, 80),
+        (UDP, 22),
+        (UDP, 80),
+    ]
+    assert len(rules.parse("deny", "10.0.0.0/8:22/udp")) == 1
+
+
 PORTS = st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(sorted)
 
 
 @given(
     st.sampled_from(["any", "pypi.org", "*.a.b", "10.0.0.0/8", "2001:db8::/32", "::/0"]),
     st.none() | PORTS,
-    st.sampled_from([pb.PROTOCOL_UNSPECIFIED, TCP, UDP]),
+    st.sampled_from([TCP, UDP]),
 )
 def test_a_rule_comes_back_from_its_text(destination, ports, protocol):
     (wanted,) = rules.parse("allow", destination)
