@@ -143,7 +143,8 @@ class FakeKernel:
 
     async def local(self, address):
         self._call("local")
-        return address.is_loopback or address in self.addresses
+        own = {one for link in self.links.values() for one in link.addresses}
+        return address.is_loopback or address in self.addresses | own
 
     async def contents(self):
         self._call("contents")

@@ -1,4 +1,4 @@
-"""Distinct policies in the store: equal ones are one, with a number that is never used again."""
+"""Distinct policies in the store: equal ones are one; a number never comes to mean another."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ OPEN, NONE = 1, 2
 """The numbers of the two policies without rules."""
 
 
+_SWEPT = 16
+
+
 @dataclass(frozen=True)
 class Write:
     """A part of a transaction: what is written, and what is remembered once it is durable."""
@@ -32,6 +35,7 @@ class Policies:
 
     def __init__(self) -> None:
         self._numbers: dict[Policy, int] = {}
+        self._swept: dict[Policy, int] = {}  # the last few: an operation may be taken back
         self._last = NONE
 
     def load(self, connection: sqlite3.Connection) -> dict[int, Policy]:
@@ -45,7 +49,7 @@ class Policies:
 
     def number(self, policy: Policy) -> int:
         """Return the policy's number, a new one if it has none yet."""
-        known = self._numbers.get(policy)
+        known = self._numbers.get(policy) or self._swept.get(policy)
         if known is None:
             self._last += 1
             known = self._numbers[policy] = self._last
@@ -61,7 +65,11 @@ class Policies:
                     (self.number(policy), render(policy)),
                 )
 
-        return Write(sql, lambda: None)
+        def apply() -> None:
+            if policy is not None and policy in self._swept:
+                self._numbers[policy] = self._swept.pop(policy)
+
+        return Write(sql, apply)
 
     def sweep(self, policy: Policy | None) -> Write:
         """Forget the policy if nothing refers to it any more."""
@@ -84,6 +92,9 @@ class Policies:
         def apply() -> None:
             if gone:
                 self._numbers.pop(policy, None)
+                self._swept[policy] = number
+                if len(self._swept) > _SWEPT:
+                    del self._swept[next(iter(self._swept))]
 
         return Write(sql, apply)
 

@@ -95,6 +95,13 @@ class Ways:
                 str(address),
                 f"the VM has no IPv{address.version} address to forward to",
             )
+        if address.version == 6 and address.is_loopback:
+            # Linux has no route_localnet for IPv6: an answer would find no way back.
+            raise invalid_field(
+                "publication.host_ip",
+                str(address),
+                "127.0.0.1, or an IPv6 address of the host: nothing is forwarded from ::1",
+            )
         own = address.is_loopback or address.is_unspecified or await kernel.local(address)
         if not own:
             raise invalid_field(
