@@ -21,6 +21,7 @@ PACKAGES = (
     "e2fsprogs",
     "iproute2",
     "iptables",
+    "iptables",
     "kmod",
     "lz4",
     "mmdebstrap",

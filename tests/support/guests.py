@@ -203,17 +203,32 @@ class Cables:
 
     def host(self, near, far):
         """Connect a host `far` to this namespace, `near`: each an "ADDRESS/LENGTH"."""
+        stack, name = self._cable(far)
+        here = self._here()
+        here.ip(f"addr add {near} dev {name}")
+        here.ip(f"link set {name} up")
+        return stack
+
+    def member(self, bridge, far):
+        """Connect a host `far`, an "ADDRESS/LENGTH", to a bridge of this namespace."""
+        stack, name = self._cable(far)
+        self._here().ip(f"link set {name} master {bridge} up")
+        return stack
+
+    def _here(self):
+        kept = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._stack.callback(os.close, kept)
+        return Stack(kept)
+
+    def _cable(self, far):
+        """Return a stack with one link, `eth0`, and the name of its other end here."""
         stack = self.namespace()
         name = f"out{stack.descriptor}"
-        with Path("/proc/thread-self/ns/net").open("rb") as current:
-            here = Stack(current.fileno())
-            far_end = f"/proc/{os.getpid()}/fd/{stack.descriptor}"
-            here.ip(f"link add {name} type veth peer name eth0 netns {far_end}")
-            here.ip(f"addr add {near} dev {name}")
-            here.ip(f"link set {name} up")
+        far_end = f"/proc/{os.getpid()}/fd/{stack.descriptor}"
+        self._here().ip(f"link add {name} type veth peer name eth0 netns {far_end}")
         stack.ip(f"addr add {far} dev eth0")
         stack.ip("link set eth0 up")
-        return stack
+        return stack, name
 
     def ear(self, *sockets):
         """Return an ear at these sockets."""
