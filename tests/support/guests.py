@@ -5,6 +5,7 @@ A guest's namespace has one TAP, `eth0`; its frames go to and from the port's TA
 
 import asyncio
 import fcntl
+import json
 import os
 import socket
 import struct
@@ -31,6 +32,12 @@ class Stack:
         """Run an ip(8) command in this stack."""
         with entered(self.descriptor):
             subprocess.run(["ip", *command.split()], check=True)
+
+    def ask(self, command):
+        """Return what an ip(8) command of this stack prints as JSON."""
+        with entered(self.descriptor):
+            done = subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+        return json.loads(done.stdout)
 
     def set(self, name, value):
         """Set a sysctl of this stack: "ipv4/ip_forward"."""

@@ -160,6 +160,20 @@ def fragments(packet, *cuts, ident=0x6E78):
     ]  # fmt: skip
 
 
+def fragments6(packet, *cuts, ident=0x6E78):
+    """Return an IPv6 packet cut at these offsets of its payload, each a multiple of 8."""
+    source, destination = (str(IPv6Address(packet[at : at + 16])) for at in (8, 24))
+    body, protocol = packet[40:], packet[6]
+    edges = [0, *cuts, len(body)]
+    return [
+        ipv6(
+            source, destination, FRAGMENT,
+            struct.pack("!BBHI", protocol, 0, start | (end < len(body)), ident) + body[start:end],
+        )
+        for start, end in pairwise(edges)
+    ]  # fmt: skip
+
+
 def kind_of(packet):
     """Return the EtherType that an IP packet travels under."""
     return IPV6 if packet[0] >> 4 == 6 else IPV4

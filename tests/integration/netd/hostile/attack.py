@@ -31,8 +31,8 @@ Frames = Callable[[Scene, Guest, bytes], Iterable[bytes]]
 class Attack:
     """One attack: `act` does it and returns whether it succeeded, `twin` does the like lawfully.
 
-    `told`: the attacker is told at once that it was refused. `kernel`: Linux itself refuses it,
-    on a plain bridge too.
+    `told`: the attacker is told at once that it was refused. `kernel`: it may fail
+    on a plain bridge too, because Linux itself refuses it.
     """
 
     name: str

@@ -121,6 +121,10 @@ class Scene:
         """Return how many connections the host tracks."""
         return int(self.here.get("netfilter/nf_conntrack_count"))
 
+    def neighbours(self) -> int:
+        """Return how many addresses on its links the host knows of or looks for."""
+        return len(self.here.ask("-json neigh show"))
+
     def mark(self) -> bytes:
         """Return bytes that no other packet has."""
         return b"nexus-%06d" % next(self._numbers)

@@ -5,9 +5,11 @@
 
 import asyncio
 
+import dns.message
 from packets import SYN, fragments, icmp, tcp, udp
 
 from tests.integration.netd.hostile.attack import Attack, own_tcp, own_udp, sport
+from tests.integration.netd.hostile.attacks.names import resolve
 from tests.integration.netd.hostile.scene import (
     CONNECTIONS,
     OUTSIDE,
@@ -16,6 +18,9 @@ from tests.integration.netd.hostile.scene import (
 )
 
 MANY = 3_000
+NEIGHBOURS = 200  # a kernel has room for 1,024 (gc_thresh3)
+IN_TIME = 2
+"""Seconds in which a sibling is answered; it asks again after 5 (resolv.conf(5))."""
 
 
 def grows(frame, by="counted"):
@@ -110,6 +115,33 @@ def hear_once(by):
     return act
 
 
+async def filling_neighbours(scene):
+    """Look for so many addresses that nobody has that the host's table of neighbours grows."""
+    me, mark = scene.guests["mallory"], scene.mark()
+    before = scene.neighbours()
+    for number in range(NEIGHBOURS):
+        me.throw(me.up(udp(me.address, f"172.18.1.{number}", 20_006, 9, mark)))
+    await scene.fence()
+    return scene.neighbours() - before > NEIGHBOURS // 2
+
+
+async def busy_resolver(scene):
+    """Ask so much that a sibling is not answered in time."""
+    me = scene.guests["mallory"]
+    for number in range(MANY):
+        query = dns.message.make_query(f"n{number}.other.example", "A").to_wire()
+        me.throw(me.up(udp(me.address, scene.dns or me.gateway, 20_000 + number, 53, query)))
+    try:
+        async with asyncio.timeout(IN_TIME):
+            return not await resolve(scene, "alice", "good.example")
+    except TimeoutError:
+        return True
+
+
+async def resolved(scene):
+    return bool(await resolve(scene, "mallory", "good.example"))
+
+
 async def exhausting_fragments(scene):
     """Begin so many packets that the host has no room for a sibling's fragments (4 MiB, 30 s)."""
     me, alice, mark = scene.guests["mallory"], scene.guests["alice"], scene.mark()
@@ -147,6 +179,8 @@ ATTACKS = (
         into("thin", 1_000, MANY // 2),
         soon(hear_once("thin")),
     ),
+    Attack("a table of neighbours that nobody is", filling_neighbours, own_udp()),
+    Attack("queries that keep siblings waiting", busy_resolver, resolved, kernel=True),
     # Last: where it succeeds, nobody's fragments are put together for half a minute.
     Attack("fragments that fill the host's memory", exhausting_fragments, own_udp("alice")),
 )

@@ -3,7 +3,20 @@
 `ruled` may send UDP to ports 4000 to 4009 of the outside's network, and TCP to 4000.
 """
 
-from packets import BROADCAST, IPV4, MORE, SYN, UDP, ether, fragments, ipv4, mac_bytes, tcp, udp
+from packets import (
+    BROADCAST,
+    IPV4,
+    MORE,
+    SYN,
+    UDP,
+    ether,
+    fragments,
+    fragments6,
+    ipv4,
+    mac_bytes,
+    tcp,
+    udp,
+)
 
 from tests.integration.netd.hostile.attack import (
     Attack,
@@ -15,7 +28,7 @@ from tests.integration.netd.hostile.attack import (
     own_udp,
     sport,
 )
-from tests.integration.netd.hostile.scene import OUTSIDE
+from tests.integration.netd.hostile.scene import OUTSIDE, OUTSIDE6
 
 
 def datagram(me, mark, port, source=None):
@@ -27,6 +40,14 @@ def in_parts(port, *cuts):
         return map(me.up, fragments(datagram(me, mark, port), *cuts, ident=sport(mark)))
 
     return Throw(frames, outside, "ruled")
+
+
+def in_parts6(port, *cuts):
+    def frames(scene, me, mark):
+        packet = udp(me.ipv6, OUTSIDE6, sport(mark), port, bytes(24) + mark.ljust(24))
+        return map(me.up, fragments6(packet, *cuts, ident=sport(mark)))
+
+    return Throw(frames, outside, "ruled6")
 
 
 def backwards(scene, me, mark):
@@ -145,6 +166,16 @@ ATTACKS = (
         in_parts(4000, 8),
         told="ruled",
     ),
+    Attack(
+        "ipv6 fragments of a forbidden datagram",
+        in_parts6(4001, 32),
+        in_parts6(4000, 32),
+        told="ruled6",
+    ),
+    Attack(
+        "a first ipv6 fragment of 8 bytes", in_parts6(4001, 8), in_parts6(4000, 8), told="ruled6"
+    ),
+    Attack("a lone ipv6 fragment", in_parts6(4001), in_parts6(4000), told="ruled6"),
     Attack("fragments from the sibling's address", Throw(from_alice, outside), in_parts(4000, 32)),
     Attack("a fragment among the sibling's", Throw(into_alices, outside), in_parts(4000, 32)),
     Attack(

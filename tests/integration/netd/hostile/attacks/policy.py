@@ -22,7 +22,7 @@ from tests.integration.netd.hostile.attack import (
 from tests.integration.netd.hostile.scene import ELSEWHERE, FORBIDDEN, OUTSIDE, OUTSIDE6
 
 ALLOWED_PORT, ALLOWED_NET = 4000, "192.0.2.7"
-OTHER_RESOLVER = "9.9.9.9"
+OTHER_RESOLVER, OTHER_RESOLVER6 = "9.9.9.9", "2620:fe::fe"
 CLOCK = "169.254.169.123"
 
 
@@ -102,6 +102,12 @@ ATTACKS = (
     ),
     Attack(
         "metadata by ipv6", segment("mallory6", "fd00:ec2::254", 80), own_udp6(), told="mallory6"
+    ),
+    Attack(
+        "metadata of openstack by ipv6",
+        segment("mallory6", "fe80::a9fe:a9fe", 80),
+        own_udp6(),
+        kernel=True,
     ),
     Attack(
         "metadata beside what a rule names",
@@ -213,6 +219,12 @@ ATTACKS = (
         segment("ruled", OTHER_RESOLVER, 443),
         own_query("ruled"),
         told="ruled",
+    ),
+    Attack(
+        "another resolver by ipv6",
+        datagram("ruled6", OTHER_RESOLVER6, 53),
+        datagram("ruled6", OUTSIDE6, 4000),
+        told="ruled6",
     ),
     Attack(
         "a resolver of the sibling's",
