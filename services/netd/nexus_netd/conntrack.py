@@ -45,6 +45,8 @@ _NUMBER, _DESTINATION_PORT = 1, 3
 _FILTER_ORIGINAL, _FILTER_REPLY, _BY_SOURCE = 1, 2, 1
 
 _BODY = HEADER + 4
+_TUPLE = 96
+"""Bytes within which the first attribute ends, the tuple as it was asked."""
 _FEW = 4
 """Addresses up to which the kernel looks for each; for more, it lists all."""
 _BATCH = 1_024
@@ -70,7 +72,7 @@ def count() -> dict[Address, int]:
     """Return how many connections each source has, of the first 65,536 that the kernel lists."""
     counts: dict[bytes, int] = {}
     for message in _dump(_list(socket.AF_UNSPEC), MOST):
-        source = _source(attributes(message, _BODY, _BODY + 64).get(_ORIGINAL, b""))
+        source = _source(attributes(message, _BODY, _BODY + _TUPLE).get(_ORIGINAL, b""))
         if source:
             counts[source] = counts.get(source, 0) + 1
     return {as_address(source): number for source, number in counts.items()}

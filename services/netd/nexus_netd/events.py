@@ -89,8 +89,8 @@ class Events:
         elif name_of(index) in self._bridges:
             found = attributes(message, HEADER + rtnl.NEIGHBOUR.size).get(rtnl.NDA_DST, b"")
             address = present.as_address(found)
-            # Guests' own link-local addresses come and go as they speak; nothing of ours is there.
-            if not address.is_link_local:
+            # These come and go as guests and the bridge itself speak; they are nobody's.
+            if not (address.is_link_local or address.is_multicast):
                 yield Changed(Matter.NEIGHBOURS, str(address))
 
     def _netconf(self, message: bytes) -> Iterator[Changed]:

@@ -300,7 +300,7 @@ class Kernel(Protocol):
     def refusals(self) -> AsyncIterator[Refusal]:
         """Tell of refused packets for ever, at most 10 a second for each guest.
 
-        EBUSY when another process of this network namespace is told of them.
+        EPERM when another process of this network namespace is told of them.
         """
 
     async def local(self, address: IPv4Address | IPv6Address) -> bool:

@@ -62,12 +62,16 @@ Packet = tuple["Address | None", "Address | None", int, int]
 def bind(group: int = firewall.NFLOG_GROUP) -> socket.socket:
     """Return a socket that hears of the packets of a group, until it is closed.
 
-    Raises KernelError; EBUSY when another process of this network namespace has the group.
+    Raises KernelError; EPERM when another process of this network namespace has the group.
     """
     netlink = Netlink(NETFILTER)
     try:
         netlink.run(
-            _config(group, "hear of refused packets", attribute(_COMMAND, bytes([_BIND]))),
+            _config(
+                group,
+                f"hear of refused packets (NFLOG group {group}, of one process at a time)",
+                attribute(_COMMAND, bytes([_BIND])),
+            ),
             _config(
                 group,
                 "set how refused packets are told",
