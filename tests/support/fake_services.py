@@ -42,6 +42,7 @@ class Fakes:
         self.killed = asyncio.Event()
         self.release = asyncio.Event()
         self.page = 1000
+        self.watchers = set()
 
     def fail(self, method, fault, *, after=False):
         """Let the next call of `method` end with `fault`; `after` it was carried out."""
@@ -94,6 +95,11 @@ class Fakes:
         """The ports by the id of their VM."""
         return self.wires.ports
 
+    def tell(self, event):
+        """Tell who watches VMs of a change."""
+        for queue in self.watchers:
+            queue.put_nowait(event)
+
     def find(self, ref):
         for vm in self.vms.values():
             if ref in (vm.id, vm.name):
@@ -118,8 +124,22 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         vm.state = vmm_pb2.VM_STATE_CREATED
         vm.create_time.GetCurrentTime()
         self.fakes.vms[vm.id] = vm
+        self.fakes.tell(vmm_pb2.WatchVmsResponse(vm=vm))
         await self.fakes.end(method, context)
         return vmm_pb2.CreateVmResponse(vm=vm)
+
+    async def WatchVms(self, request, context):
+        queue = asyncio.Queue()
+        self.fakes.watchers.add(queue)
+        self.fakes.called["WatchVms"].set()
+        try:
+            for vm in tuple(self.fakes.vms.values()):
+                yield vmm_pb2.WatchVmsResponse(vm=vm)
+            yield vmm_pb2.WatchVmsResponse(synced=True)
+            while True:
+                yield await queue.get()
+        finally:
+            self.fakes.watchers.discard(queue)
 
     async def GetVm(self, request, context):
         await self.fakes.begin(request, context)
@@ -139,6 +159,7 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         if self.fakes.is_live(vm):
             raise FailedPrecondition("VM_STATE", f"{vm.name} is live already")
         vm.state = vmm_pb2.VM_STATE_RUNNING
+        self.fakes.tell(vmm_pb2.WatchVmsResponse(vm=vm))
         return vmm_pb2.StartVmResponse(vm=vm)
 
     async def StopVm(self, request, context):
@@ -147,6 +168,7 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         if not self.fakes.is_live(vm):
             raise FailedPrecondition("VM_STATE", f"{vm.name} is not live")
         vm.state = vmm_pb2.VM_STATE_STOPPED
+        self.fakes.tell(vmm_pb2.WatchVmsResponse(vm=vm))
         return vmm_pb2.StopVmResponse(vm=vm)
 
     async def DeleteVm(self, request, context):
@@ -155,6 +177,7 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         if self.fakes.is_live(vm):
             raise FailedPrecondition("VM_STATE", f"{vm.name} is live; stop it first")
         del self.fakes.vms[vm.id]
+        self.fakes.tell(vmm_pb2.WatchVmsResponse(deleted_vm_id=vm.id))
         return vmm_pb2.DeleteVmResponse()
 
     async def UpdateNetworkInterface(self, request, context):
