@@ -33,6 +33,7 @@ UNLIKE = 256
 """Unlike denials of one VM within the window; the others are told without their destination."""
 
 UNLIKE_IN_ALL = 16_384
+AT_A_TIME = 64
 KEPT_OF_ONE = 1_000
 KEPT_IN_ALL = 10_000
 
@@ -182,7 +183,9 @@ class Denials:
             self._opened.clear()
             while (ends := self._groups.first_end()) is not None:
                 await asyncio.sleep(ends - time.monotonic())
-                for denial in self._groups.take_ended():
+                for number, denial in enumerate(self._groups.take_ended()):
+                    if number % AT_A_TIME == 0:
+                        await asyncio.sleep(0)  # for watchers to take what they were told
                     self._emit(denial)
 
     def _emit(self, denial: Denial) -> None:
