@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nexusctl.arguments import parser
-from nexusctl.failure import _EXIT_BY_CODE
+from nexusctl.failure import _EXIT_BY_CODE, REFUSED
 
 MANUAL = Path(__file__).parents[3] / "docs/cli.md"
 EVERYWHERE = {"--endpoint", "--help"}
@@ -59,5 +59,5 @@ def test_each_argument_is_in_the_heading(heading):
 
 def test_every_exit_code_is_told():
     table = MANUAL.read_text().split("## Exit codes")[1].split("\n## ")[0]
-    for code in {0, 1, 2, 125, 126, 127, *_EXIT_BY_CODE.values()}:
+    for code in {0, 1, 2, REFUSED, 125, 126, 127, *_EXIT_BY_CODE.values()}:
         assert re.search(rf"^\| {code} \|", table, flags=re.MULTILINE)
