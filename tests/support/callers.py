@@ -37,18 +37,20 @@ class Call:
         self.name = name
         self.request = request
         self.learn = learn
+        self.outcome = "no answer"
 
     async def make(self, stub):
         """Make it. Raises Gone."""
         try:
             answer = await getattr(stub, self.name)(self.request, timeout=SECONDS)
         except grpc.aio.AioRpcError as error:
+            self.outcome = f"{error.code().name} {error.details()}"
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 raise Gone(self) from None
             if error.code() not in _MAY_FAIL:
-                words = f"{self}: {error.code().name} {error.details()}"
-                raise AssertionError(words) from None
+                raise AssertionError(str(self)) from None
             return None
+        self.outcome = "answered"
         self.learn(answer)
         return answer
 
@@ -64,7 +66,7 @@ class Call:
         return None
 
     def __str__(self):
-        return f"{self.name}({str(self.request).strip()!r})"
+        return f"{self.name}({str(self.request).strip()!r}): {self.outcome}"
 
 
 def vm_ids(random, count):
@@ -169,7 +171,7 @@ class Caller:
             self._calls |= {
                 self._migrate: 1.5,
                 self._update: 2,
-                self._create_network: 1.5,
+                self.create_network: 1.5,
                 self._delete_network: 1,
                 self._cleanup: 0.7,
                 self._ensure: 0.5,
@@ -336,7 +338,8 @@ class Caller:
 
         return self._call("UpdateNetwork", request, learn)
 
-    def _create_network(self):
+    def create_network(self):
+        """Return the call that makes the network beside "default"."""
         network = pb.Network(name=SIDE, subnet="10.99.0.0/24", ipv6_subnet="fd6e:6578:7573:1::/64")
         request = pb.CreateNetworkRequest(network=network)
         return self._call("CreateNetwork", request, lambda _answer: None)

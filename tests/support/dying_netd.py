@@ -44,10 +44,11 @@ class _Points:
             side = self._fuse.count(what)
             if side == "before":
                 _blow()
-        result = call(*arguments, **keywords)
-        if side == "after":
-            _blow()
-        return result
+        try:
+            return call(*arguments, **keywords)
+        finally:  # a call that was refused has an after, too
+            if side == "after":
+                _blow()
 
     def watch_netlink(self):
         for name in ("send", "sendall", "sendto", "sendmsg"):

@@ -45,6 +45,12 @@ class Fuse:
         """How many points there were since it was made."""
         return _PASSED.unpack_from(self._memory, _STATE.size)[0]
 
+    @property
+    def state(self):
+        """Points left, the side, and what the last point was."""
+        left, side, what = _STATE.unpack_from(self._memory)
+        return left, _SIDES[side], what.rstrip(b"\0").decode()
+
     def count(self, what):
         """Count one point; return on which side of it to die, "" to live."""
         _PASSED.pack_into(self._memory, _STATE.size, self.passed + 1)
