@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexus.netd.v1 import netd_pb2 as pb
 from nexus.netd.v1 import netd_pb2_grpc
-from nexus_netd import checks, convert, obstacles, requested
+from nexus_netd import checks, convert, inquiry, obstacles, requested
 from nexus_netd.kernel import Counters
 from nexus_netd.networks import DEFAULT
 from nexus_rpc import paging
@@ -260,6 +260,11 @@ class Servicer(netd_pb2_grpc.NetworkServiceServicer):
             publications=[convert.publication(one) for _, one in found[:size]],
             next_page_token=_next([number for number, _ in found], size),
         )
+
+    async def ExplainFlow(
+        self, request: pb.ExplainFlowRequest, context: Context
+    ) -> pb.ExplainFlowResponse:
+        return await inquiry.answer(self._netd.state, self._denials, request)
 
     async def WatchDenials(
         self, request: pb.WatchDenialsRequest, context: Context
