@@ -142,21 +142,21 @@ async def resolved(scene):
     return bool(await resolve(scene, "mallory", "good.example"))
 
 
-async def exhausting_fragments(scene):
+def exhausting_fragments(many, size):
     """Begin so many packets that the host has no room for a sibling's fragments (4 MiB, 30 s)."""
-    me, alice, mark = scene.guests["mallory"], scene.guests["alice"], scene.mark()
-    for number in range(2 * MANY):
-        packet = udp(me.address, OUTSIDE, 20_004, 9, bytes(1_400))
-        me.throw(me.up(fragments(packet, 1_392, ident=number)[0]))
-    packet = udp(alice.address, OUTSIDE, sport(mark), 9, bytes(24) + mark)
-    for frame in fragments(packet, 16, ident=1):
-        alice.throw(alice.up(frame))
-    await scene.fence()
-    return not scene.at_outside.with_(mark)
 
+    async def act(scene):
+        me, alice, mark = scene.guests["mallory"], scene.guests["alice"], scene.mark()
+        for number in range(many):
+            packet = udp(me.address, OUTSIDE, 20_004, 9, bytes(size))
+            me.throw(me.up(fragments(packet, size, ident=number)[0]))
+        packet = udp(alice.address, OUTSIDE, sport(mark), 9, bytes(24) + mark)
+        for frame in fragments(packet, 16, ident=1):
+            alice.throw(alice.up(frame))
+        await scene.fence()
+        return not scene.at_outside.with_(mark)
 
-def whole(scene, me, mark):
-    yield me.up(udp(me.address, OUTSIDE, sport(mark), 9, mark))
+    return act
 
 
 ATTACKS = (
@@ -181,6 +181,20 @@ ATTACKS = (
     ),
     Attack("a table of neighbours that nobody is", filling_neighbours, own_udp()),
     Attack("queries that keep siblings waiting", busy_resolver, resolved, kernel=True),
-    # Last: where it succeeds, nobody's fragments are put together for half a minute.
-    Attack("fragments that fill the host's memory", exhausting_fragments, own_udp("alice")),
+    # Last: where these succeed, nobody's fragments are put together for half a minute.
+    Attack(
+        "fragments that fill the host's memory",
+        exhausting_fragments(2 * MANY, 1_392),
+        own_udp("alice"),
+    ),
+    Attack(
+        "tiny fragments that fill the host's memory",
+        exhausting_fragments(4 * MANY, 8),
+        own_udp("alice"),
+    ),
+    Attack(
+        "huge fragments that fill the host's memory",
+        exhausting_fragments(200, 60_000),
+        own_udp("alice"),
+    ),
 )

@@ -23,7 +23,7 @@ from tests.integration.netd.hostile.scene import SECONDS
 
 NEVER_GIVEN = "203.1.113.99"
 GOOD, BRIEF = ADDRESSES["good.example"], ADDRESSES["brief.example"]
-LONGEST_PIN = 8
+LONGEST_PIN = 7
 """Seconds after which the pin of brief.example is over, which is told for 5."""
 
 
