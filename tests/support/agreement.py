@@ -37,9 +37,8 @@ async def check_agreement(stub, *, others=frozenset({"lo"})):
 def same(what, has, wanted):
     """Check that two sets or counters are the same. AssertionError, with the differences."""
     over, missing = has - wanted, wanted - has
-    assert not over and not missing, (
-        f"{what}: {over or 'nothing'} too much, {missing or 'nothing'} missing"
-    )
+    if over or missing:
+        raise AssertionError(f"{what}: {over or 'none'} too many, {missing or 'none'} missing")
 
 
 def none_but(what, has, allowed):
