@@ -6,6 +6,7 @@ The numbers are those of linux/netfilter/nf_tables.h; numbers are big-endian in 
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from nexus_netd.netlink import attribute, attributes, nest, text
@@ -96,6 +97,7 @@ _STATES: dict[str, dict[int, str]] = {
 """Expressions that elements have, but for counters, whose values are no part of what must be."""
 
 
+@lru_cache(maxsize=4_096)  # rules and elements are made of the same few
 def expression(kind: int, one: Expression) -> bytes:
     """Return an attribute with one expression."""
     name, arguments = one

@@ -44,7 +44,8 @@ def read(link: Netlink) -> Contents | None:
         found = _table(link, skeleton.family)
         if found is None:
             return None
-        chains, rules = _chains(link, skeleton.family), _rules(link, skeleton.family)
+        chains = _chains(link, skeleton.family)
+        rules = _rules(link, skeleton.family, chains)
         sets = _sets(link, skeleton.family)
         held = _elements(link, skeleton.family, [one for one in sets if not one.timeout])
         own = {chain.name for chain in skeleton.chains}
@@ -180,15 +181,18 @@ def _chains(link: Netlink, family: Family) -> dict[str, Chain]:
     return found
 
 
-def _rules(link: Netlink, family: Family) -> dict[str, tuple[Rule, ...]]:
-    asked = t.request("list rules", t.GETRULE, family, text(t.RULE_TABLE, NAME), DUMP)
-    found: dict[str, list[Rule]] = {}
-    for message in link.dump(asked):
-        rule = netlink.attributes(message, _BODY)
-        chain = _text(rule[t.RULE_CHAIN])
-        comment = a.commented(rule.get(t.RULE_COMMENT, b""))
-        found.setdefault(chain, []).append(Rule(chain, comment))
-    return {chain: tuple(rules) for chain, rules in found.items()}
+def _rules(link: Netlink, family: Family, chains: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
+    """Return the chains' rules. Chain by chain: the kernel counts anew for each piece of a list."""
+    table = text(t.RULE_TABLE, NAME)
+    found = {}
+    for chain in chains:
+        body = table + text(t.RULE_CHAIN, chain)
+        listed = link.dump(t.request(f"list rules of {chain}", t.GETRULE, family, body, DUMP))
+        found[chain] = tuple(
+            Rule(chain, a.commented(netlink.attributes(message, _BODY).get(t.RULE_COMMENT, b"")))
+            for message in listed
+        )
+    return found
 
 
 def _sets(link: Netlink, family: Family) -> list[Set]:
