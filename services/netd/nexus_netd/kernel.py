@@ -35,10 +35,9 @@ class Bridge:
 
     `network` is read from its ifalias, "nexus-network@NAME", and None where there is no such mark.
     `addresses` are all it has beyond link-local ones. `answers` tells whether each of them is a /32
-    or /128, and whether it answers ARP for guests at once, lets 127.0.0.1 be forwarded, and neither
-    sends redirects nor takes them or source routes (ip-sysctl: forwarding, proxy_arp,
-    proxy_arp_pvlan, route_localnet, send_redirects, accept_redirects, secure_redirects,
-    accept_source_route; neigh's proxy_delay).
+    or /128, and whether all its settings are as they must be (`nexus_netd.rtnl`, ANSWERS and
+    BRIDGE): it answers ARP for guests at once, lets 127.0.0.1 be forwarded, neither sends redirects
+    nor takes them or source routes, and no frame gets past our rules.
     """
 
     name: str
@@ -140,8 +139,8 @@ class Flow:
 class Refusal:
     """A packet that a rule refused. `reason` is of `nexus_netd.reasons`; `source` may be forged.
 
-    `tap` is its name where the packet was refused on the bridge. None and 0 where the packet has no
-    such thing.
+    `tap` is its name where the packet was refused on the bridge, "" if it has gone. None and 0
+    where the packet has no such thing.
     """
 
     reason: str

@@ -111,7 +111,7 @@ def _refusal(message: bytes) -> Refusal | None:
     tap = None
     if message[HEADER] == _BRIDGE:
         index = parts.get(_PHYSICAL_IN) or parts.get(_IN) or bytes(4)
-        tap = name_of(int.from_bytes(index, "big"))
+        tap = name_of(int.from_bytes(index, "big")) or ""
     ether = int.from_bytes(parts.get(_HEADER, b"")[:2], "big")
     read = _READERS.get(ether)
     try:

@@ -126,6 +126,9 @@ class Link:
         return bool(self._flags & rtnl.IFF_UP)
 
     def _answers(self) -> bool:
+        own = attributes(self._info.get(rtnl.INFO_DATA, b""))
+        if any(own.get(number, value) != value for number, value in rtnl.BRIDGE.items()):
+            return False
         conf = self._settings(socket.AF_INET, rtnl.INET_CONF)
         return all(
             _number(conf[4 * (number - 1) :]) == value for number, value in rtnl.ANSWERS.items()

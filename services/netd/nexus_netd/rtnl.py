@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,7 @@ NEIGHBOUR = struct.Struct("=B3xiHBB")
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER = 1, 3, 4, 10
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, _IFLA_EXT_MASK = 18, 20, 26, 29
-INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
-_BR_STP_STATE, _BR_MCAST_SNOOPING, _BR_VLAN_DEFAULT_PVID = 5, 23, 39
+INFO_KIND, INFO_DATA, _INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
 _BRPORT_LEARNING, _BRPORT_UNICAST_FLOOD = 8, 9
 _BRPORT_MCAST_FLOOD, _BRPORT_BCAST_FLOOD = 27, 30
 BRPORT_ISOLATED, BRPORT_LOCKED = 33, 39
@@ -67,6 +67,17 @@ ANSWERS = {
     26: 1,  # route_localnet: publications on 127.0.0.1
 }
 """What a bridge's IPv4 settings must be: linux/ip.h IPV4_DEVCONF_*, ip-sysctl."""
+
+BRIDGE = {
+    5: bytes(4),  # stp_state: a port forwards from the moment it is up
+    # group_fwd_mask: frames to LLDP's address are forwarded, and so meet our rules; the kernel
+    # would take them past all hooks of the bridge, as if they had come to the TAP itself.
+    9: (1 << 0xE).to_bytes(2, sys.byteorder),
+    23: bytes(1),  # mcast_snooping
+    # vlan_default_pvid: else each entry of its table is there twice, for a VLAN that nobody uses.
+    39: bytes(2),
+}
+"""What a bridge must be itself, as far as the kernel knows it: linux/if_link.h IFLA_BR_*."""
 
 VM_MARK, NETWORK_MARK = "nexus-vm@", "nexus-network@"
 
@@ -96,21 +107,14 @@ def list_links(kind: str) -> Request:
 
 
 def make_bridge(want: Bridge) -> Request:
-    """Make the bridge, unless there is one. No STP: a port forwards from the moment it is up."""
-    info = nest(
-        _INFO_DATA,
-        u32(_BR_STP_STATE, 0),
-        u8(_BR_MCAST_SNOOPING, 0),
-        # Else each entry of the bridge's table is there twice, for a VLAN that nobody uses.
-        attribute(_BR_VLAN_DEFAULT_PVID, bytes(2)),
-    )
+    """Make the bridge, unless there is one."""
     return Request(
         f"make bridge {want.name}",
         NEWLINK,
         ACK | CREATE | EXCL,
         LINK.pack(0, 0, 0, 0, 0)
         + text(IFLA_IFNAME, want.name)
-        + nest(IFLA_LINKINFO, text(INFO_KIND, "bridge"), info),
+        + nest(IFLA_LINKINFO, text(INFO_KIND, "bridge")),
         frozenset({errno.EEXIST}),
     )
 
@@ -121,6 +125,7 @@ def set_bridge(want: Bridge, mac: str) -> Request:
     A bridge whose MAC was never set takes a port's, and changes it under the guests' ARP caches.
     """
     answers = b"".join(u32(*item) for item in ANSWERS.items())
+    own = (attribute(*item) for item in BRIDGE.items())
     # To set it, even to what it is, makes the kernel forget all neighbours on the link.
     address = b"" if mac == want.mac else attribute(IFLA_ADDRESS, mac_bytes(want.mac))
     return Request(
@@ -132,6 +137,7 @@ def set_bridge(want: Bridge, mac: str) -> Request:
         + text(IFLA_IFALIAS, f"{NETWORK_MARK}{want.network}")
         + address
         + u32(IFLA_MTU, want.mtu)
+        + nest(IFLA_LINKINFO, text(INFO_KIND, "bridge"), nest(INFO_DATA, *own))
         + nest(IFLA_AF_SPEC, nest(socket.AF_INET, nest(INET_CONF, answers)), *_no_link_local()),
     )
 

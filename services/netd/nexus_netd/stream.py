@@ -20,7 +20,7 @@ _PIECE = 8
 
 
 class Stream(Generic[_T]):
-    """An iterator over what sockets tell; alike values that wait are one.
+    """An iterator over what sockets tell. With `lost`, alike values that wait are one.
 
     No more than `most` values wait: then they are replaced by `lost`, or, without it, what comes is
     left out. The same where the kernel had to drop messages. A full piece is followed by a rest of
@@ -31,7 +31,7 @@ class Stream(Generic[_T]):
         self._most = most
         self._lost = lost
         self._rest = rest
-        self._waiting: dict[_T, None] = {}
+        self._waiting: dict[_T, int] = {}  # how often each was told
         self._wake = asyncio.Event()
         self._readers: list[tuple[socket.socket, Callable[[bytes], Iterable[_T]]]] = []
         self._closed = False
@@ -60,8 +60,11 @@ class Stream(Generic[_T]):
                 raise StopAsyncIteration
             self._wake.clear()
             await self._wake.wait()
-        value = next(iter(self._waiting))
-        del self._waiting[value]
+        value, times = next(iter(self._waiting.items()))
+        if times > 1 and self._lost is None:
+            self._waiting[value] = times - 1
+        else:
+            del self._waiting[value]
         return value
 
     def _resume(self, to: socket.socket, read: Callable[[bytes], Iterable[_T]]) -> None:
@@ -86,7 +89,7 @@ class Stream(Generic[_T]):
     def _take(self, values: Iterable[_T]) -> None:
         for value in values:
             if len(self._waiting) < self._most or value in self._waiting:
-                self._waiting[value] = None
+                self._waiting[value] = self._waiting.get(value, 0) + 1
             else:
                 self._overflow()
                 break
@@ -95,7 +98,7 @@ class Stream(Generic[_T]):
 
     def _overflow(self) -> None:
         if self._lost is not None:
-            self._waiting = {self._lost: None}
+            self._waiting = {self._lost: 1}
             self._wake.set()
 
 

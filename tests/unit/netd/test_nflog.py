@@ -5,7 +5,7 @@ import struct
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nexus_netd import nflog
@@ -66,16 +66,23 @@ def test_packets_are_read_as_far_as_they_go(data, ether, packet):
     assert refusal == Refusal("rule 3", None, *packet)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=160), st.sampled_from([IPV4, ARP, IPV6, VLAN, 0]))
 def test_no_packet_makes_it_raise(data, ether):
     (refusal,) = nflog.refusals(message(data, ether))
     assert refusal.reason == "rule 3"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_no_datagram_makes_it_raise(data):
     list(nflog.refusals(data))
     list(nflog.refusals(struct.pack("=IHHII", len(data) + 16, 0x400, 0, 0, 0) + data))
+
+
+def test_a_frame_whose_tap_has_gone_is_nobody_s():
+    (refusal,) = nflog.refusals(message(ipv4(6, PORTS), family=7))
+    assert refusal.tap == ""
 
 
 def test_what_is_not_ours_is_left_out():
