@@ -5,11 +5,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
-import grpc
 import pytest
+from fake_resolver import FakeResolver, serving
 
 from nexus.netd.v1 import resolver_pb2 as pb
-from nexus.netd.v1 import resolver_pb2_grpc
 from nexus_netd import driver as driving
 from nexus_netd.driver import Driver, served_guest
 from nexus_netd.feed import Feed
@@ -36,41 +35,6 @@ SPEC = NetworkSpec(
     dns=("192.0.2.53",),
 )
 OPEN = Policy()
-
-
-class FakeResolver(resolver_pb2_grpc.ResolverServiceServicer):
-    """Hears what netd says; says what the test wants."""
-
-    def __init__(self):
-        self.heard = asyncio.Queue()
-        self.to_say = asyncio.Queue()
-        self.streams = 0
-
-    async def Drive(self, requests, context):
-        self.streams += 1
-        hearing = asyncio.create_task(self._hear(requests))
-        try:
-            while (response := await self.to_say.get()) is not None:
-                yield response
-        finally:
-            hearing.cancel()
-            await asyncio.wait({hearing})
-
-    async def _hear(self, requests):
-        async for request in requests:
-            self.heard.put_nowait(request)
-
-    async def next(self, number=1):
-        """Return the next things that were said."""
-        async with asyncio.timeout(10):
-            return [await self.heard.get() for _ in range(number)]
-
-    async def until_synced(self):
-        """Return what is said up to `synced`."""
-        said = []
-        while not (said and said[-1].synced):
-            said += await self.next()
-        return said[:-1]
 
 
 class Pins:
@@ -169,19 +133,8 @@ def path(tmp_path):
 
 
 @pytest.fixture
-async def serve_only(resolver, path):
-    @asynccontextmanager
-    async def serve():
-        server = grpc.aio.server()
-        resolver_pb2_grpc.add_ResolverServiceServicer_to_server(resolver, server)
-        server.add_insecure_port(f"unix:{path}")
-        await server.start()
-        try:
-            yield
-        finally:
-            await server.stop(None)
-
-    return serve
+def serve_only(resolver, path):
+    return lambda: serving(resolver, path)
 
 
 @pytest.fixture
