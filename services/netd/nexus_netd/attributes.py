@@ -70,7 +70,7 @@ _EXPRESSIONS: dict[str, dict[str, tuple[int, Callable[[int, Any], bytes]]]] = {
     "cmp": {"sreg": (1, u32), "op": (2, u32), "data": (3, data)},
     "connlimit": {"count": (1, u32), "flags": (2, u32)},
     "counter": {"bytes": (1, u64), "packets": (2, u64)},
-    "ct": {"dreg": (1, u32), "key": (2, u32)},
+    "ct": {"dreg": (1, u32), "key": (2, u32), "direction": (3, u8)},
     "fib": {"dreg": (1, u32), "result": (2, u32), "flags": (3, u32)},
     "immediate": {"dreg": (1, u32), "data": (2, data)},
     "limit": {

@@ -36,16 +36,17 @@ EVENTS, EVENTS_BURST = 10, 20
 
 def of_network(spec: NetworkSpec, bridges: Collection[str]) -> tuple[Element, ...]:
     """Return a network's elements; `bridges` are the names of all of its bridges."""
-    found = [_inet("bridges", _name(bridge)) for bridge in sorted(bridges)]
+    names = [_name(bridge) for bridge in sorted(bridges)]
+    found = [_inet("bridges", name) for name in names]
     found.append(_bridge("gateways_ether", _ether(mac(spec.gateway))))
     for gateway in (spec.gateway, spec.ipv6_gateway):
         if gateway is None:
             continue
-        found.append(_inet(f"gateways{gateway.version}", gateway.packed))
-        found.extend(
-            _inet(f"host_ports{gateway.version}", pack(gateway.packed, *_service(one)))
-            for one in spec.host_ports
-        )
+        version, address = gateway.version, gateway.packed
+        found += [_inet(f"gateways{version}", pack(name, address)) for name in names]
+        found += [
+            _inet(f"host_ports{version}", pack(address, *_service(one))) for one in spec.host_ports
+        ]
     return tuple(found)
 
 
@@ -77,6 +78,7 @@ def of_guest(guest: Guest) -> tuple[Element, ...]:
         version, key = address.version, address.packed
         found += [
             _inet(f"policy{version}", key, 2 * number(guest.policy_number)),
+            _inet(f"own{version}", 2 * key),
             _inet(f"denials{version}", key, state=_COUNTER),
             _inet(f"events{version}", key, state=_EVENTS),
             _inet(f"connections{version}", key, state=(connections,)),

@@ -90,6 +90,7 @@ class Version:
     protocol: bytes  # linux/netfilter.h, NFPROTO_*
     source: Field
     destination: Field
+    origins: tuple[Field, Field]  # of the connection: who opened it, and who answers
     icmp: bytes
     echo_request: bytes
     redirect: bytes
@@ -104,11 +105,20 @@ class Version:
         return str(self.number)
 
 
+def _origins(key: int, length: int) -> tuple[Field, Field]:
+    original, reply = 0, 1
+    return (
+        Field("ct", (("key", key), ("direction", original)), length),
+        Field("ct", (("key", key), ("direction", reply)), length),
+    )
+
+
 IP4 = Version(
     4,
     b"\x02",
     network(12, 4),
     network(16, 4),
+    _origins(19, 4),
     icmp=b"\x01",
     echo_request=b"\x08",
     redirect=b"\x05",
@@ -119,6 +129,7 @@ IP6 = Version(
     b"\x0a",
     network(8, 16),
     network(24, 16),
+    _origins(21, 16),
     icmp=b"\x3a",
     echo_request=b"\x80",
     redirect=b"\x89",

@@ -68,11 +68,12 @@ HOOKS = (
 def _sets(version: Version) -> tuple[Set, ...]:
     ip = f"ip{version}"
     return (
-        Set(f"gateways{version}", (ip,)),
+        Set(f"gateways{version}", ("ifname", ip)),
         Set(f"policy{version}", (ip,), ("number", "number")),
         Set(f"pins{version}", (ip, ip, "number"), timeout=True),
         Set(f"links{version}", (ip, ip, "protocol", "port")),
         Set(f"links{version}_all", (ip, ip, "protocol")),
+        Set(f"own{version}", (ip, ip)),
         Set(f"connections{version}", (ip,)),
         Set(f"denials{version}", (ip,)),
         Set(f"events{version}", (ip,)),
@@ -101,7 +102,7 @@ _FROM_LOOPBACK4 = (*IP4.this, *masked(IP4.source, *IP4.loopback))
 _SERVICE = (L4PROTO, DESTINATION_PORT)
 
 # linux/netfilter/nf_conntrack_common.h: IP_CT_* as bits, and IPS_DST_NAT
-_KNOWN = any_bit(CT_STATE, 2 | 4)
+_ESTABLISHED, _RELATED = any_bit(CT_STATE, 2), any_bit(CT_STATE, 4)
 _INVALID = any_bit(CT_STATE, 1)
 _FORWARDED = any_bit(CT_STATUS, 1 << 5)
 
@@ -118,16 +119,43 @@ def _icmp(version: Version, kind: bytes) -> Expressions:
     return (*equals(L4PROTO, version.icmp), *equals(ICMP_TYPE, kind))
 
 
+def _own_gateway(version: Version) -> Expressions:
+    return among(f"gateways{version}", IIFNAME, version.destination)
+
+
 def _no_redirects(chain: str, verdict: Expressions) -> tuple[Rule, ...]:
-    """Refuse what would be "related" to a connection, and turn the host's or a guest's routes."""
+    """Refuse what would turn the host's routes, or a guest's."""
     return both(chain, "no ICMP redirects", lambda v: (_icmp(v, v.redirect), verdict))
 
 
+def _own_errors(chain: str, verb: str, direction: int) -> tuple[Rule, ...]:
+    return both(
+        chain,
+        f"errors of a connection that it {verb}",
+        lambda v: (
+            _RELATED,
+            equals(L4PROTO, v.icmp),
+            among(f"own{v}", v.source, v.origins[direction]),
+            ACCEPT,
+        ),
+    )
+
+
 def _new_only(chain: str) -> tuple[Rule, ...]:
-    """Let through what belongs to a connection, and no connection too many."""
+    """Let through what belongs to a connection of the guest's, and no connection too many.
+
+    An error is "related" to whatever connection it quotes, and anybody may quote another's.
+    """
     return (
+        rule(chain, "what is established", _ESTABLISHED, ACCEPT),
         *_no_redirects(chain, goto("refuse-protocol")),
-        rule(chain, "what belongs to a connection", _KNOWN, ACCEPT),
+        *_own_errors(chain, "opened", 0),
+        *_own_errors(chain, "answers", 1),
+        *both(
+            chain,
+            "no errors of others' connections",
+            lambda v: (_RELATED, equals(L4PROTO, v.icmp), goto("refuse-spoofed")),
+        ),
         rule(chain, "nothing invalid", _INVALID, DROP),
         *both(
             chain,
@@ -159,7 +187,7 @@ def _names(name: str, protocol: bytes) -> tuple[Rule, ...]:
         lambda v: (
             equals(L4PROTO, protocol),
             _DNS,
-            among(f"gateways{v}", v.destination),
+            _own_gateway(v),
             redirect(RESOLVER_PORT),
         ),
     )
@@ -210,7 +238,8 @@ RULES: tuple[Rule, ...] = (
         lambda v: (among(f"links{v}_all", v.source, v.destination, L4PROTO), ACCEPT),
     ),
     rule("to-other", "nothing else", goto("refuse-other-guest")),
-    rule("to-guest", "what belongs to a connection", _KNOWN, ACCEPT),
+    rule("to-guest", "what is established", _ESTABLISHED, ACCEPT),
+    *both("to-guest", "errors", lambda v: (_RELATED, equals(L4PROTO, v.icmp), ACCEPT)),
     *both(
         "to-guest",
         "published",
@@ -227,12 +256,16 @@ RULES: tuple[Rule, ...] = (
     *both(
         "to-host",
         "ping",
-        lambda v: (_icmp(v, v.echo_request), among(f"gateways{v}", v.destination), ACCEPT),
+        lambda v: (_icmp(v, v.echo_request), _own_gateway(v), ACCEPT),
     ),
     *both(
         "to-host",
         "host ports",
-        lambda v: (among(f"host_ports{v}", v.destination, *_SERVICE), ACCEPT),
+        lambda v: (
+            _own_gateway(v),
+            among(f"host_ports{v}", v.destination, *_SERVICE),
+            ACCEPT,
+        ),
     ),
     rule("to-host", "nothing else", goto("refuse-host")),
     # From the host
@@ -256,6 +289,7 @@ RULES: tuple[Rule, ...] = (
     rule(f"{POLICY}none", "nothing", goto("refuse-policy-none")),
     *_metadata(),
     # Refusals
+    *_refusal(reasons.SPOOFED),
     *_refusal(reasons.PROTOCOL),
     *_refusal(reasons.CONNECTIONS),
     *_refusal(reasons.OTHER_GUEST),

@@ -28,6 +28,7 @@ from rules_bench import (
     METADATA,
     OUTSIDE,
     OUTSIDE6,
+    SECONDS,
     UPLINK,
     UPLINK6,
     Limits,
@@ -36,16 +37,26 @@ from rules_bench import (
 )
 
 from nexus_netd import elements, firewall
-from nexus_netd.model import EgressRule, Link, Mode, Policy, Protocol, Publication
+from nexus_netd.model import (
+    EgressRule,
+    HostPort,
+    Link,
+    Mode,
+    NetworkSpec,
+    Policy,
+    Protocol,
+    Publication,
+)
+from nexus_netd.subnet import Subnet
 
 RULES = Mode.RULES
 QUICKLY = 0.3
 """Seconds without a packet that count as none; one takes well under a millisecond."""
 
 
-@pytest.fixture
-def host(namespace):
-    with bench(namespace) as made:
+@pytest.fixture(params=[False, True], ids=["", "br_netfilter"])
+def host(namespace, request):
+    with bench(namespace, request.param) as made:
         yield made
 
 
@@ -112,19 +123,16 @@ def connects(stack, address, port, seconds=2):
         return True
 
 
-@pytest.mark.parametrize("filtered", [False, True])
-def test_open_reaches_outside_and_no_metadata(namespace, filtered):
-    with bench(namespace, filtered) as host:
-        outside = host.outside()
-        (me,) = plugged(host, guest(0))
-        assert passes(me, outside, udp(me.address, OUTSIDE, 9, 9, b"by-udp4"), b"by-udp4")
-        assert passes(me, outside, udp(me.address6, OUTSIDE6, 9, 9, b"by-udp6"), b"by-udp6")
-        for destination in (METADATA, "100.100.100.200", "168.63.129.16", "fd00:ec2::254"):
-            source = me.address6 if ":" in destination else me.address
-            assert refused(me, udp(source, destination, 9, 80, b"secret")) == 1, destination
-            assert refused(me, tcp(source, destination, 9, 80, SYN)) == 1, destination
-        assert not [f for f in outside.wire.heard() if b"secret" in f]
-        assert host.denied(me.port) == 8
+def test_open_reaches_outside_and_no_metadata(host, outside):
+    (me,) = plugged(host, guest(0))
+    assert passes(me, outside, udp(me.address, OUTSIDE, 9, 9, b"by-udp4"), b"by-udp4")
+    assert passes(me, outside, udp(me.address6, OUTSIDE6, 9, 9, b"by-udp6"), b"by-udp6")
+    for destination in (METADATA, "100.100.100.200", "168.63.129.16", "fd00:ec2::254"):
+        source = me.address6 if ":" in destination else me.address
+        assert refused(me, udp(source, destination, 9, 80, b"secret")) == 1, destination
+        assert refused(me, tcp(source, destination, 9, 80, SYN)) == 1, destination
+    assert not [f for f in outside.wire.heard() if b"secret" in f]
+    assert host.denied(me.port) == 8
 
 
 def test_sources_are_translated_and_answers_come_back(host, outside):
@@ -447,6 +455,79 @@ def test_icmp_errors_of_a_guest_reach_its_own_connections_only(host, outside):
         me.fence()
         errors = [f for f in outside.wire.heard() if f[23] == ICMP and f[34] in (3, 5)]
         assert bool(errors) == arrives, (kind, quoted)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_errors_of_others_connections_are_refused(host, outside, version):
+    """Whoever knows another's ports could end its connection, were "related" all that is asked."""
+    me, other = plugged(host, guest(0), guest(1), silent=False)
+    family, away, near, names = {
+        4: (socket.AF_INET, OUTSIDE, UPLINK, (me.address, other.address)),
+        6: (socket.AF_INET6, OUTSIDE6, UPLINK6, (me.address6, other.address6)),
+    }[version]
+    unreachable = (3, 3) if version == 4 else (1, 4)
+    log = host.log()
+
+    def errors(seconds=QUICKLY):
+        """Whether an error comes outside."""
+        at = 34 if version == 4 else 54
+        return outside.wire.until(lambda frame: frame[at : at + 2] == bytes(unreachable), seconds)
+
+    with (
+        serving(outside, family, socket.SOCK_DGRAM, away, 7000) as server,
+        other.socket(family, socket.SOCK_DGRAM) as client,
+        host.here.socket(family, socket.SOCK_DGRAM) as local,
+    ):
+        for opened, own in ((client, names[1]), (local, near)):
+            opened.settimeout(2)
+            opened.bind((own, 5555 if own != near else 6666))
+            opened.connect((away, 7000))
+            opened.send(b"one")
+            server.sendto(b"two", server.recvfrom(9)[1])
+            assert opened.recv(9) == b"two"
+        for source, target, quoted in (
+            (names[0], away, udp(away, names[1], 7000, 5555, b"two")),
+            (names[0], near, udp(near, away, 6666, 7000, b"one")),
+        ):
+            me.up(icmp(source, target, *unreachable, payload=quoted))
+            me.fence()
+        assert not errors()
+        local.send(b"three")
+        local.send(b"four")
+        assert [one.destination for one in log.told() if one.reason == "spoofed"] == [
+            ip_address(away),
+            ip_address(near),
+        ]
+        # Its own it may tell of.
+        quoted = udp(away, names[1], 7000, 5555, b"two")
+        other.up(icmp(names[1], away, *unreachable, payload=quoted))
+        assert errors(SECONDS)
+
+
+def test_a_gateway_serves_its_own_network(host):
+    """Another network's gateway is an address of the host like any other."""
+    second, second6 = "10.66.0.1", "fd77::1"
+    spec = NetworkSpec(
+        "other",
+        "nexbr1",
+        Subnet.parse("10.66.0.0/16"),
+        ip_network("fd77::/64"),
+        host_ports=(HostPort(Protocol.TCP, 8081),),
+    )
+    (me,) = plugged(host, guest(0), more=elements.of_network(spec, ["nexbr1"]), silent=False)
+    host.here.ip("link add nexbr1 type bridge")
+    host.here.ip("link set nexbr1 up")
+    host.here.ip(f"addr add {second}/32 dev nexbr1")
+    host.here.ip(f"addr add {second6}/128 dev nexbr1 nodad")
+    for family, address in ((socket.AF_INET, second), (socket.AF_INET6, second6)):
+        with (
+            serving(host.here, family, socket.SOCK_STREAM, address, 8081),
+            serving(host.here, family, socket.SOCK_STREAM, address, firewall.RESOLVER_PORT),
+        ):
+            for port in (53, 8081, firewall.RESOLVER_PORT):
+                assert connects(me, address, port) is False
+        source = me.address6 if family == socket.AF_INET6 else me.address
+        assert refused(me, echo(source, address, b"")) == 1
 
 
 def test_others_are_forwarded_and_served_as_before(host, outside):

@@ -123,7 +123,7 @@ def test_a_change_without_tables_is_an_error(link):
         "delete element inet nexus policies { 1 }",
         "flush set inet nexus bridges",
         "add element inet nexus links4_all { 172.16.0.2 . 172.16.0.9 . tcp }",
-        "delete element inet nexus gateways4 { 172.16.0.1 }",
+        "delete element inet nexus gateways4 { nexbr0 . 172.16.0.1 }",
         "add element inet nexus policies { 7 : accept }",
         "delete table inet nexus",
         "delete table bridge nexus",

@@ -44,8 +44,8 @@ def named(found):
 
 def test_a_guest_is_as_many_elements_as_any_other():
     assert named(elements.of_guest(GUEST)) == named(elements.of_guest(OTHER))
-    assert len(elements.of_guest(GUEST)) == 13
-    assert len(elements.of_guest(OLD)) == 7
+    assert len(elements.of_guest(GUEST)) == 15
+    assert len(elements.of_guest(OLD)) == 8
     assert not [one for one in elements.of_guest(OLD) if "6" in one.set]
 
 
@@ -122,8 +122,8 @@ def test_a_network_names_its_bridges_gateways_and_host_ports():
     )
     found = elements.of_network(spec, ["nexbr0", "nexbr0-1"])
     assert named(found) == [
-        "bridges", "bridges", "gateways4", "gateways6", "gateways_ether", "host_ports4",
-        "host_ports6",
+        "bridges", "bridges", "gateways4", "gateways4", "gateways6", "gateways6",
+        "gateways_ether", "host_ports4", "host_ports6",
     ]  # fmt: skip
     assert [one.key.hex(":") for one in found if one.set == "gateways_ether"] == [
         "02:fc:ac:10:00:01"
