@@ -70,7 +70,10 @@ def shown(flows):
     return {(flow.source, flow.destination, flow.protocol, flow.port) for flow in flows}
 
 
-async def test_flows_are_found_by_who_opened_them(linux, tracking, sockets):
+@pytest.mark.parametrize("quick", [0, 2_000])
+async def test_flows_are_found_by_who_opened_them(linux, tracking, sockets, monkeypatch, quick):
+    """Whether the kernel looks for them, or lists all."""
+    monkeypatch.setattr(conntrack, "_AS_LONG_AS_A_WALK", quick)
     listening(sockets, SERVER, 443)
     listening(sockets, SERVER6, 443)
     connected(sockets, HERE, SERVER, 443)
@@ -88,9 +91,11 @@ async def test_flows_are_found_by_who_opened_them(linux, tracking, sockets):
     assert (counts[HERE], counts[THERE], counts[HERE6]) == (2, 1, 1)
 
 
+@pytest.mark.parametrize("quick", [0, 2_000])
 async def test_a_forwarded_flow_is_found_by_who_answers_and_told_as_it_was_asked(
-    linux, tracking, sockets
+    linux, tracking, sockets, monkeypatch, quick
 ):
+    monkeypatch.setattr(conntrack, "_AS_LONG_AS_A_WALK", quick)
     listening(sockets, HERE, 80)
     connected(sockets, THERE, SERVER, 8080)
     assert shown(await linux.flows([HERE])) == {(THERE, SERVER, 6, 8080)}
