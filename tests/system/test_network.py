@@ -102,7 +102,9 @@ def test_a_policy_of_names(devhost, pair, nameserver):
     assert _connect(devhost, vm, nameserver, 7007)[0].startswith("connected")
 
 
-def test_metadata_addresses_are_refused_fast(devhost, pair):
+def test_metadata_addresses_are_refused_fast(devhost, pair, outside):
+    # As in a cloud, where they have a route; this host has not even a default one.
+    devhost.run(f"ip route replace 169.254.169.254 via {outside}")
     words, seconds = _connect(devhost, pair[0], "169.254.169.254", 80)
     assert words == "ConnectionRefusedError 111"
     assert seconds < 5
@@ -170,9 +172,13 @@ def test_damage_is_repaired_within_a_second(devhost, pair, outside):
 
 
 def test_a_network_with_ipv6_moves_under_a_running_vm(devhost, outside):
-    devhost.nexusctl(
-        "net", "create", "lab", "--subnet", "10.77.0.0/24", "--ipv6", "fd77:1:2:3::/64"
-    )
+    lab = ("net", "create", "lab", "--subnet", "10.77.0.0/24", "--ipv6", "fd77:1:2:3::/64")
+    # QEMU's network advertises a router: the host must be told to listen on while it forwards.
+    devhost.run("sysctl --write net.ipv6.conf.eth0.accept_ra=1")
+    refused = devhost.nexusctl(*lab, check=False)
+    assert b"set net.ipv6.conf.eth0.accept_ra=2" in refused.stderr
+    devhost.run("sysctl --write net.ipv6.conf.eth0.accept_ra=2")
+    devhost.nexusctl(*lab)
     try:
         devhost.nexusctl("vm", "create", "mover", "--net", "lab")
         devhost.nexusctl("vm", "start", "mover", timeout=180)

@@ -126,7 +126,7 @@ class Network(_message.Message):
     name: _builtins.str
     """1 to 31 of a-z, 0-9 and "-", beginning with a letter. "default" is made from netd.toml."""
     bridge: _builtins.str
-    """Name of the first bridge, at most 12 characters; each holds 1,000 ports, and the next are
+    """Name of the first bridge, at most 12 characters; each holds 250 ports, and the next are
     BRIDGE-1, BRIDGE-2 and so on. Empty in CreateNetwork: chosen, "nexbr1" for instance.
     """
     subnet: _builtins.str
@@ -320,7 +320,7 @@ class Limits(_message.Message):
     INGRESS_PACKETS_FIELD_NUMBER: _builtins.int
     CONNECTIONS_FIELD_NUMBER: _builtins.int
     egress_bytes: _builtins.int
-    """From the guest, in bytes a second, counted with their Ethernet header."""
+    """From the guest, in bytes a second, counted from the IP header on; at most 10^10."""
     ingress_bytes: _builtins.int
     """To the guest, in bytes a second."""
     egress_packets: _builtins.int

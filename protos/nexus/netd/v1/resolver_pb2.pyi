@@ -141,7 +141,9 @@ class ServedGuest(_message.Message):
 
     @_builtins.property
     def names(self) -> _containers.RepeatedCompositeFieldContainer[Global___AllowedName]:
-        """Otherwise: names that are, each with the slots of the rules that allow it."""
+        """Names that rules allow, each with its rule's slot: pinned when they are asked for, also where
+        `any_name` lets all others through.
+        """
 
     @_builtins.property
     def linked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
