@@ -62,6 +62,8 @@ def of_guest(guest: Guest) -> tuple[Element, ...]:
     found += [
         _bridge("denials", name, guest.ipv4.packed, _COUNTER),
         _bridge("events", name, state=_EVENTS),
+        _bridge("pieces_bytes", name, state=_PIECES_BYTES),
+        _bridge("pieces_packets", name, state=_PIECES_PACKETS),
     ]
     found += [
         _bridge(table, name, state=_over(rate, kind, burst))
@@ -165,6 +167,9 @@ def _over(rate: int, kind: int, burst: int) -> tuple[Expression, ...]:
 
 
 _COUNTER: tuple[Expression, ...] = (("counter", ()),)
+_PIECES_BYTES = _over(20_000, _BYTES, 150_000)
+_PIECES_PACKETS = _over(10, _PACKETS, 100)
+"""So few that the pieces of one guest that wait for others are less than half of what may wait."""
 _EVENTS = _limit(EVENTS, _PACKETS, EVENTS_BURST, 0)
 
 

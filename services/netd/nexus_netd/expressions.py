@@ -177,9 +177,9 @@ def masked(field: Field, mask: bytes, value: bytes) -> Expressions:
     return (field.load(), _mask(mask), _compare(_EQUAL, value))
 
 
-def any_bit(field: Field, bits: int) -> Expressions:
-    """Match if one of the bits is set in a number of the kernel's."""
-    return (field.load(), _mask(number(bits)), _compare(_DIFFERS, bytes(4)))
+def any_bit(field: Field, bits: bytes) -> Expressions:
+    """Match if one of the bits is set."""
+    return (field.load(), _mask(bits), _compare(_DIFFERS, bytes(len(bits))))
 
 
 def within(field: Field, cidr: Cidr) -> Expressions:

@@ -17,6 +17,7 @@ from nexus_netd.expressions import (
     TCP,
     UDP,
     among,
+    any_bit,
     between,
     differs,
     equals,
@@ -51,6 +52,8 @@ SETS = (
     Set("egress_packets", ("ifname",)),
     Set("ingress_bytes", ("ifname",)),
     Set("ingress_packets", ("ifname",)),
+    Set("pieces_bytes", ("ifname",)),
+    Set("pieces_packets", ("ifname",)),
     Set("denials", ("ifname",), ("ip4",)),
     Set("events", ("ifname",)),
 )
@@ -68,6 +71,7 @@ _ARP_ETHER, _ARP_ADDRESS = network(8, 6), network(14, 4)
 
 # IPv4 (RFC 791): of version 4, and with a header of 20 bytes, which has no room for options
 _PLAIN4 = equals(network(0, 1), b"\x45")
+_PIECE4 = any_bit(network(6, 2), b"\x3f\xff")  # more fragments, or an offset
 _NOT_TO_LOOPBACK4 = differs(network(16, 1), b"\x7f")
 _TO_UNICAST4 = between(IP4.destination, b"\1\0\0\0", b"\xdf\xff\xff\xff")
 
@@ -81,7 +85,7 @@ _LENGTH6, _NEXT6, _INNER6, _ICMP6_TYPE = (
 _FROM_NOBODY6 = equals(IP6.source, bytes(16))
 _TO_UNICAST6 = between(IP6.destination, bytes(16), b"\xfe" + b"\xff" * 15)
 _ND_TARGET, _ND_OPTION, _ND_ETHER = network(48, 16), network(64, 2), network(66, 6)
-_PIECE = equals(_NEXT6, b"\x2c")
+_PIECE6 = equals(_NEXT6, b"\x2c")
 _GROUPS = equals(_NEXT6, b"\x00")  # hop-by-hop options: multicast listener reports (RFC 3810)
 
 
@@ -98,6 +102,18 @@ _OWN_ARP_ETHER = among("guests4", IIFNAME, _ARP_ETHER, _ARP_ADDRESS)
 _OWN_IPV6 = among("guests6", IIFNAME, _ETHER_FROM, IP6.source)
 _OWN_TARGET = among("guests6", IIFNAME, _ETHER_FROM, _ND_TARGET)
 _OWN_ND_ETHER = among("guests6", IIFNAME, _ND_ETHER, IP6.source)
+
+
+def _pieces(chain: str, match: Match) -> tuple[Rule, ...]:
+    """Let no guest fill the memory where the host keeps pieces until it has all of a packet.
+
+    It is 4 MiB for all by default (ip-sysctl: ipfrag_high_thresh), and a piece may wait for 30 s
+    (ipfrag_time), or 60 s in IPv6 (nf_conntrack_frag6_timeout).
+    """
+    return tuple(
+        rule(chain, f"{unit} of pieces a second", match, among(name, IIFNAME), goto("hush"))
+        for unit, name in (("bytes", "pieces_bytes"), ("packets", "pieces_packets"))
+    )
 
 
 def _refusal(reason: str) -> tuple[Rule, ...]:
@@ -122,6 +138,7 @@ RULES: tuple[Rule, ...] = (
     # IPv4
     rule("frame-ip4", "in its own name", _OWN_IPV4, goto("own-ip4")),
     rule("frame-ip4", "in nobody else's", goto("refuse-spoofed")),
+    *_pieces("own-ip4", _PIECE4),
     rule(
         "own-ip4",
         "for the gateway",
@@ -156,6 +173,7 @@ RULES: tuple[Rule, ...] = (
     rule("own-ip6", "asking for the gateway again", _SOLICIT, _TO_GATEWAY, goto("own-nd")),
     rule("own-ip6", "asking for a neighbour", _SOLICIT, _TO_SOLICITED, goto("own-nd")),
     rule("own-ip6", "answering", _ADVERTISE, _TO_GATEWAY, _OWN_TARGET, goto("own-nd")),
+    *_pieces("own-ip6", _PIECE6),
     *(
         rule("own-ip6", f"{name} for the gateway", match, _TO_GATEWAY, _TO_UNICAST6, ACCEPT)
         for name, match in (
@@ -163,9 +181,9 @@ RULES: tuple[Rule, ...] = (
             ("UDP", equals(_NEXT6, UDP)),
             ("errors", _icmp6(1, 4)),
             ("echo", _icmp6(128, 129)),
-            ("pieces of TCP", (*_PIECE, *equals(_INNER6, TCP))),
-            ("pieces of UDP", (*_PIECE, *equals(_INNER6, UDP))),
-            ("pieces of ICMP", (*_PIECE, *equals(_INNER6, IP6.icmp))),
+            ("pieces of TCP", (*_PIECE6, *equals(_INNER6, TCP))),
+            ("pieces of UDP", (*_PIECE6, *equals(_INNER6, UDP))),
+            ("pieces of ICMP", (*_PIECE6, *equals(_INNER6, IP6.icmp))),
         )
     ),
     rule("own-ip6", "no router is asked for", _ROUTER_SOLICIT, goto("hush")),

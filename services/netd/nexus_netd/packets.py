@@ -102,9 +102,9 @@ _FROM_LOOPBACK4 = (*IP4.this, *masked(IP4.source, *IP4.loopback))
 _SERVICE = (L4PROTO, DESTINATION_PORT)
 
 # linux/netfilter/nf_conntrack_common.h: IP_CT_* as bits, and IPS_DST_NAT
-_ESTABLISHED, _RELATED = any_bit(CT_STATE, 2), any_bit(CT_STATE, 4)
-_INVALID = any_bit(CT_STATE, 1)
-_FORWARDED = any_bit(CT_STATUS, 1 << 5)
+_ESTABLISHED, _RELATED = any_bit(CT_STATE, number(2)), any_bit(CT_STATE, number(4))
+_INVALID = any_bit(CT_STATE, number(1))
+_FORWARDED = any_bit(CT_STATUS, number(1 << 5))
 
 _DNS = equals(DESTINATION_PORT, b"\0\x35")
 _RESOLVER = equals(DESTINATION_PORT, RESOLVER_PORT.to_bytes(2, "big"))

@@ -25,6 +25,7 @@ from packets import (
     arp,
     echo,
     ether,
+    fragments,
     group_mac,
     icmp,
     icmpv6_body,
@@ -313,6 +314,24 @@ def test_rates_hold_in_both_directions(host, kind):
         ear.send(*(back for _ in range(400)))
         came = len([frame for frame in me.wire.heard() if b"iii" in frame])
         assert 5 <= came <= most
+
+
+def test_pieces_of_packets_are_few(host, pair):
+    me = pair[0]
+    ear = host.wire("nexbr0")
+    for one in pair:
+        whole = udp(one.address, OUTSIDE, 9, 9, bytes(64))
+        begun = [fragments(whole, 16, ident=n)[0] for n in range(300)]
+        ear.heard()
+        one.up(*begun)
+        one.fence()
+        came = [frame for frame in ear.heard() if frame[6:12] == mac_bytes(one.mac)]
+        assert 100 <= len(came) <= 150
+        assert host.denied(one.port) >= 150
+    before = host.denied(me.port)
+    me.up(*(udp(me.address, OUTSIDE, 9, 9, b"whole") for _ in range(300)))
+    me.fence()
+    assert host.denied(me.port) == before
 
 
 def test_refused_packets_of_each_guest_are_told_ten_a_second(host, pair):
