@@ -51,6 +51,7 @@ async def compose(
     tasks.create_task(guard.run())
     await netd.start()
     stack.enter_context(Figures(kernel, state.view, state.pins.count).served())
+    tasks.create_task(state.stale.run())
     tasks.create_task(denials.run())
     tasks.create_task(Driver(settings.resolver, state.view, feed, netd.pin, denials.report).run())
     tasks.create_task(Follower(netd).run(vms.follow(settings.vmm)))

@@ -68,6 +68,7 @@ class Netd:
             await self._egress.take_up_pins()
             await self.repair.everything()
             await self._egress.settle_all()
+            await self.state.stale.find()
 
         try:
             await self.turn.take(work)

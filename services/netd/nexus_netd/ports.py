@@ -97,12 +97,12 @@ class Ports:
             undo.push("rules", lambda: state.tell(NOTHING.until(own)))
             undo.push("TAP", lambda: self._repair.tap(guest))
             await self._remove_tap(guest)
-            await self._cut(guest)
             # Last, so that the address is nobody else's while anything of it exists.
             await state.store.commit(
                 state.store.leases.remove(port), state.store.policies.sweep(port.policy)
             )
         state.pins.forget(vm_id)
+        state.stale.add(guest.addresses)
         state.feed.tell("detached", vm_id, port.network, f"{guest.ipv4} is free")
         return True
 
@@ -113,6 +113,7 @@ class Ports:
             if place.bridge not in self._view.bridges_of(spec.name):
                 await self._add_bridge(spec, place.bridge)
             guest = self._state.store.leases.resolve(port)
+            await self._state.stale.forget(guest.addresses)
             async with self._kernel.new_tap(guest, self._state.owner) as tap:
                 holder = self._view.at_tap(tap.name)
                 if holder is None:
@@ -180,12 +181,6 @@ class Ports:
         if found is not None and self._repair.is_of(found, guest):
             await self._kernel.remove_tap(found)
         await self._kernel.unroute(guest.bridge, guest.addresses)
-
-    async def _cut(self, guest: Guest) -> None:
-        """Forget its connections, lest the next holder of the address go on with them."""
-        flows = await self._kernel.flows(guest.addresses)
-        if flows:
-            await self._kernel.cut(flows)
 
     async def _bring_back(self, guest: Guest, given: dict[Key, tuple[str, float]]) -> None:
         self._state.pins.restore(guest.vm_id, given)

@@ -12,6 +12,7 @@ from nexus_netd.pins import Pins
 from nexus_netd.plan import Undo
 from nexus_netd.ruleset import Change
 from nexus_netd.settle import settle
+from nexus_netd.stale import Stale
 from nexus_netd.wanted import Wants
 from nexus_rpc.errors import NotFound
 
@@ -40,6 +41,7 @@ class State:
         self.view = store.view
         self.wants = Wants(store.view)
         self.pins = Pins()
+        self.stale = Stale(kernel, store.view)
         self.names: dict[str, str] = {}
         """Names of VMs, as far as vmm has told them."""
         self.live: set[str] = set()

@@ -48,13 +48,43 @@ async def test_detach_takes_all_of_it_and_may_be_repeated(netd, kernel, agree):
     assert caught.value.reason == "PORT_NOT_FOUND"
 
 
-async def test_detach_forgets_connections_lest_the_next_holder_has_them(netd, kernel):
+async def test_nobody_gets_an_address_with_connections_of_another(start, kernel):
+    netd = await start(subnet="10.0.0.0/30")
     guest = await attach(netd)
     mine = Flow(guest.ipv4, IPv4Address("192.0.2.1"), 6, 443, b"1")
     others = Flow(IPv4Address("192.0.2.7"), IPv4Address("192.0.2.1"), 6, 443, b"2")
     kernel.tracked = [mine, others]
     await netd.detach(guest.vm_id)
+    assert (await attach(netd)).ipv4 == guest.ipv4
     assert kernel.tracked == [others]
+
+
+async def test_connections_of_who_is_gone_are_forgotten_behind_a_detach(netd, kernel):
+    guest = await attach(netd)
+    kernel.tracked = [Flow(guest.ipv4, IPv4Address("192.0.2.1"), 6, 443, b"1")]
+    kernel.calls.clear()
+    kernel.fail_at = 4  # what was refused is tried again
+    task = asyncio.create_task(netd.state.stale.run())
+    await netd.detach(guest.vm_id)
+    async with asyncio.timeout(10):
+        while kernel.tracked:  # noqa: ASYNC110  # the kernel has nothing to wait for
+            await asyncio.sleep(0)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_connections_that_a_killed_netd_left_are_found_at_start(start, kernel):
+    netd = await start()
+    guest = await attach(netd)
+    kept = Flow(guest.ipv4, IPv4Address("192.0.2.1"), 6, 443, b"1")
+    gone = Flow(IPv4Address("172.16.0.9"), IPv4Address("192.0.2.1"), 6, 443, b"2")
+    host = Flow(IPv4Address("172.16.0.1"), guest.ipv4, 6, 22, b"3")
+    kernel.tracked = [kept, gone, host]
+    netd = await start()
+    await netd.start()
+    await netd.state.stale.forget([gone.source, kept.source, host.source])
+    assert kernel.tracked == [kept, host]
 
 
 @pytest.mark.parametrize(
