@@ -14,6 +14,7 @@ from nexus_netd import firewall, netlink
 from nexus_netd import tables as t
 from nexus_netd.kernel import KernelError
 from nexus_netd.listing import (
+    all_pins,
     denied,
     foreign_drops,
     has_table,
@@ -31,7 +32,17 @@ if TYPE_CHECKING:
     from nexus_netd.netlink import Netlink
     from nexus_netd.ruleset import Change, Contents, Element
 
-__all__ = ["PROTOCOL", "change", "denied", "foreign_drops", "pins", "read", "remove", "replace"]
+__all__ = [
+    "PROTOCOL",
+    "all_pins",
+    "change",
+    "denied",
+    "foreign_drops",
+    "pins",
+    "read",
+    "remove",
+    "replace",
+]
 
 PROTOCOL = netlink.NETFILTER
 

@@ -162,6 +162,7 @@ def test_pins_are_apart_from_the_contents_and_last_as_long_as_the_last_said(link
     assert nft.read(link) == want
     assert nft.pins(link, guest(0).ipv6) == {}
     assert set(nft.pins(link, other)) == {(first, 2)}
+    assert nft.all_pins(link).keys() == {source, other}
     for seconds in (5, 500):
         nft.change(link, Change(add=(elements.of_pin(source, first, 2, seconds),)))
         assert seconds - 1 <= nft.pins(link, source)[first, 2] <= seconds
