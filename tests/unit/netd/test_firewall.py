@@ -6,7 +6,7 @@ import pytest
 from rule_machine import Machine, Packet
 
 from nexus_netd import firewall, frames, packets
-from nexus_netd.reasons import REASONS, of
+from nexus_netd.reasons import REASONS
 from nexus_netd.ruleset import TYPES, VERDICT, Element, Family
 
 TABLES = pytest.mark.parametrize("table", firewall.skeletons(), ids=lambda one: one.family.name)
@@ -72,12 +72,6 @@ def test_all_that_is_logged_has_a_reason(table):
                 given = dict(arguments)
                 assert given["group"] == firewall.NFLOG_GROUP
                 assert given["prefix"].removeprefix("nexus ") in REASONS
-
-
-def test_a_denied_rule_has_a_reason():
-    assert of("rule 255") is REASONS["rule"]
-    with pytest.raises(KeyError):
-        of("whim")
 
 
 def test_the_comment_tells_tables_apart():
