@@ -38,13 +38,15 @@ MOST = 65_536
 # linux/netfilter/nfnetlink_conntrack.h
 _CONNTRACK = 1 << 8
 _GET, _DELETE, _GET_STATS = 1, 2, 5
-_ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
+_ORIGINAL, _REPLY, _STATE, _ID, _ZONE, _FILTER = 1, 2, 4, 12, 18, 25
 _TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
 _SOURCE = {4: 1, 6: 3}
 _DESTINATION = {4: 2, 6: 4}
 _NUMBER, _DESTINATION_PORT = 1, 3
 _ENTRIES = 1  # CTA_STATS_GLOBAL_ENTRIES
 _FILTER_ORIGINAL, _FILTER_REPLY, _BY_SOURCE = 1, 2, 1
+_OF_TCP, _TCP_STATE = 1, 1
+_CLOSED = (b"\7", b"\10")  # TIME_WAIT and CLOSE (nf_conntrack_tcp.h), as nf_conncount has it
 
 _BODY = HEADER + 4
 _TUPLE = 96
@@ -166,6 +168,7 @@ def _flow(parts: dict[int, bytes], family: int) -> Flow | None:
         what.get(_NUMBER, b"\0")[0],
         int.from_bytes(what.get(_DESTINATION_PORT, b""), "big"),
         key,
+        attributes(attributes(parts.get(_STATE, b"")).get(_OF_TCP, b"")).get(_TCP_STATE) in _CLOSED,
     )
 
 

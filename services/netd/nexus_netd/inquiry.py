@@ -30,7 +30,7 @@ async def answer(
     state.port(vm_id)
     destination = _destination(state.view, vm_id, request.destination)
     guest = state.view.guests[vm_id]
-    flows = await state.kernel.flows(guest.addresses)
+    flows = [flow for flow in await state.kernel.flows(guest.addresses) if not flow.closed]
     pins = tuple(state.pins.of(vm_id))
     meant = concerned(pins, destination)
     facts = Facts(

@@ -125,7 +125,7 @@ class Flow:
     """A tracked connection, as its first packet was: from whom, to what.
 
     `port` is the destination port before any forwarding, 0 without ports; `key` is what the kernel
-    knows it by.
+    knows it by. A `closed` one is remembered for a while, and does not count for limits.
     """
 
     source: Address
@@ -133,6 +133,7 @@ class Flow:
     protocol: int
     port: int
     key: bytes = field(repr=False)
+    closed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
