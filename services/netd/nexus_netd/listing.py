@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -123,7 +124,7 @@ def _pins(
         if not isinstance(key, bytes) or not key.startswith(source):
             continue
         guest, address = ip_address(key[:length]), ip_address(key[length : 2 * length])
-        slot = int.from_bytes(key[2 * length :], "little")
+        slot = int.from_bytes(key[2 * length :], sys.byteorder)
         left = int.from_bytes(element.get(t.EXPIRATION, element[t.TIMEOUT]), "big")
         found.setdefault(guest, {})[address, slot] = left / 1_000
     return found

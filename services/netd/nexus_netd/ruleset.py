@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -150,4 +151,4 @@ def pack(*parts: bytes) -> bytes:
 
 def number(value: int) -> bytes:
     """Return a number as a key holds it: in the host's order, for nft(8) prints it so."""
-    return value.to_bytes(4, "little")
+    return value.to_bytes(4, sys.byteorder)
