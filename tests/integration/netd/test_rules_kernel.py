@@ -179,9 +179,7 @@ def test_four_thousand_ports_are_one_transaction_read_back_whole(link):
     want = contents(*(guest(number) for number in range(4_000)))
     assert len(want.elements) > 50_000
     nft.replace(link, want)
-    before = time.perf_counter()
     assert nft.read(link) == want
-    assert time.perf_counter() - before < 5  # 0.4 s on an idle machine
     assert len(nft.denied(link)) == 8_000
 
 
