@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nexus_netd.pins import matches
-from nexus_netd.policy import METADATA
 from nexus_netd.ruleset import Change
 from nexus_netd.settle import settle
 from nexus_netd.state import of_pins
+from nexus_rpc.addresses import may_be_given
 from nexus_rpc.errors import invalid_field
 
 if TYPE_CHECKING:
@@ -145,7 +145,4 @@ def _allows(rule: EgressRule, domain: str) -> bool:
 
 
 def _may_be_pinned(address: Address, rules: Sequence[EgressRule]) -> bool:
-    if any(rule.allow and rule.cidr and address in rule.cidr for rule in rules):
-        return True
-    hidden = address.is_multicast or any(address in cidr for cidr in METADATA)
-    return address.is_global and not hidden
+    return may_be_given(address, [rule.cidr for rule in rules if rule.allow and rule.cidr])

@@ -13,13 +13,13 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-from nexus_dns.addresses import may_be_given
 from nexus_dns.policy import ADDRESSES
+from nexus_rpc.addresses import may_be_given
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nexus_dns.addresses import Network
+    from nexus_rpc.addresses import Network
 
 MOST_ADDRESSES = 32
 LEAST_TTL = 5

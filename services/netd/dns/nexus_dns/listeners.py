@@ -13,9 +13,9 @@ from nexus_dns.tcp import Connections, TcpListener
 from nexus_dns.udp import UdpListener
 
 if TYPE_CHECKING:
-    from nexus_dns.addresses import Address
     from nexus_dns.resolver import Resolver
     from nexus_dns.view import View
+    from nexus_rpc.addresses import Address
 
 _log = logging.getLogger(__name__)
 

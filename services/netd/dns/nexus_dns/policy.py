@@ -10,15 +10,15 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-from nexus_dns.addresses import is_private
 from nexus_dns.metrics import Outcome
 from nexus_dns.names import NEXUS, is_below, reverse
+from nexus_rpc.addresses import is_private
 
 if TYPE_CHECKING:
-    from nexus_dns.addresses import Network
     from nexus_dns.names import Labels
     from nexus_dns.query import Query
     from nexus_dns.view import Guest, View
+    from nexus_rpc.addresses import Network
 
 LOCAL_TTL = 5
 """Seconds that a VM's address may be remembered: it may get another at any time."""

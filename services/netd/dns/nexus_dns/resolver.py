@@ -22,11 +22,11 @@ from nexus_dns.upstream import NoAnswer, Question
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nexus_dns.addresses import Address
     from nexus_dns.policy import Ask
     from nexus_dns.query import Query
     from nexus_dns.upstream import Upstream
     from nexus_dns.view import Guest, View
+    from nexus_rpc.addresses import Address
 
 _log = logging.getLogger(__name__)
 

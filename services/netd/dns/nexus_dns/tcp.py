@@ -15,8 +15,8 @@ from nexus_dns.query import LARGEST
 if TYPE_CHECKING:
     import socket
 
-    from nexus_dns.addresses import Address
     from nexus_dns.resolver import Client, Resolver
+    from nexus_rpc.addresses import Address
 
 IDLE_SECONDS = 10.0
 """Without a whole query, or without taking an answer: the connection is closed."""

@@ -10,7 +10,7 @@ from nexus_dns.limits import Share
 from nexus_dns.names import Allowed
 
 if TYPE_CHECKING:
-    from nexus_dns.addresses import Address, Network
+    from nexus_rpc.addresses import Address, Network
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_dns.addresses import is_private, is_public, may_be_given
+from nexus_rpc.addresses import is_private, is_public, may_be_given
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Addresses that no public name has a reason to hold.
 
 A name's owner may answer with any address. Were such an answer pinned, a guest could reach by a
-name of its own choice what its policy does not name: DNS rebinding.
+name of its own choice what its policy does not name: DNS rebinding. The resolver strikes such
+answers, and netd, which does not trust it, pins none.
 """
 
 from __future__ import annotations
