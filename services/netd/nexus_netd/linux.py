@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nexus_netd import bridges, conntrack, nflog, nft, sockets, taps, tuntap
@@ -50,28 +50,28 @@ class Linux:
         self._bridges: set[str] = set()
         self._streams: set[Stream[Any]] = set()
         self._under_way: set[asyncio.Task[Any]] = set()
+        self._stack = AsyncExitStack()
 
     @classmethod
     async def open(cls) -> Linux:
         """Open the sockets. Raises KernelError."""
         linux = cls()
-        try:
-            await linux._changes.open()
-            await linux._reads.open()
-            linux._removals.open()
-        except OSError as error:
-            raise KernelError(error.errno, f"open netlink sockets: {error.strerror}") from error
+        async with AsyncExitStack() as stack:
+            try:
+                for worker in (linux._changes, linux._reads):
+                    await worker.open()
+                    stack.push_async_callback(worker.close)
+                linux._removals.open()
+                stack.push_async_callback(linux._removals.close)
+            except OSError as error:
+                raise KernelError(error.errno, f"open netlink sockets: {error.strerror}") from error
+            stack.push_async_callback(linux._finish)
+            linux._stack = stack.pop_all()
         return linux
 
     async def close(self) -> None:
         """Finish what is under way, end what is told, and close the sockets."""
-        for stream in self._streams:
-            stream.close()
-        if self._under_way:
-            await asyncio.wait(self._under_way)
-        await self._removals.close()
-        await self._reads.close()
-        await self._changes.close()
+        await self._stack.aclose()
 
     async def overlaps(
         self, subnets: Collection[Cidr], bridges_: Collection[str]
@@ -230,6 +230,12 @@ class Linux:
         finally:
             self._streams.discard(stream)
             stream.close()
+
+    async def _finish(self) -> None:
+        for stream in self._streams:
+            stream.close()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
 
     async def _remove_tap(self, tap: Tap) -> bool:
         index = await self._changes.on_route(taps.isolate, tap)

@@ -35,7 +35,11 @@ class Worker:
 
     async def open(self) -> None:
         """Open the sockets. Raises OSError."""
-        await self.run(self._open)
+        try:
+            await self.run(self._open)
+        except BaseException:
+            self._thread.shutdown()
+            raise
 
     async def close(self) -> None:
         """Finish what is under way and close the sockets."""
