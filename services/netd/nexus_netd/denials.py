@@ -169,9 +169,7 @@ class Denials:
         """Return who sent it: on the bridge the TAP tells; beyond, the source was checked there."""
         if refusal.tap is not None:
             return self._guests.at_tap(refusal.tap)
-        if refusal.source is None or refusal.reason == "spoofed":
-            return None
-        return self._guests.at_address(refusal.source)
+        return self._guests.at_address(refusal.source) if refusal.source is not None else None
 
     def _add(self, denial: Denial) -> None:
         self._groups.add(denial)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nexus_netd import policy, reasons
 from nexus_netd.driver import resolves_any_name
-from nexus_netd.model import Mode, Protocol
+from nexus_netd.model import HostPort, Mode, Protocol
 from nexus_netd.pins import slots as slots_of
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _of_address(facts: Facts, address: Address, protocol: Protocol, port: int) -
     mine = _own_address(facts.guest, address.version)
     if facts.connections.get(mine, 0) >= facts.guest.limits.connections:
         return _told(reasons.CONNECTIONS, address, f"({facts.guest.limits.connections:,})")
-    if address in facts.local or _network_at_gateway(facts.view, address):
+    if address in facts.local or _is_gateway(facts.view, address):
         return _to_host(facts, address, protocol, port)
     other = facts.view.at_address(address)
     if other is not None:
@@ -102,20 +102,21 @@ def _before_routing(facts: Facts, address: Address) -> Explanation | None:
 
 
 def _to_host(facts: Facts, address: Address, protocol: Protocol, port: int) -> Explanation:
-    spec = _network_at_gateway(facts.view, address)
-    if spec is not None:
-        if port == _DNS and protocol in _WITH_PORTS:
-            return _told(reasons.DNS, address)
-        if protocol is Protocol.ICMP:
-            return _told(reasons.PING, address)
-        if any((one.protocol, one.port) == (protocol, port) for one in spec.host_ports):
-            return _told(reasons.HOST_PORT, address)
-        return _told(reasons.HOST, address)
-    return _told(
-        reasons.HOST,
-        address,
-        way_out="the host's services are reached on the gateway, where host ports allow it",
-    )
+    guest = facts.guest
+    if address not in {guest.gateway, guest.ipv6_gateway}:
+        return _told(
+            reasons.HOST,
+            address,
+            way_out=f"what host ports allow is reached at the VM's own gateway, {guest.gateway}",
+        )
+    if port == _DNS and protocol in _WITH_PORTS:
+        return _told(reasons.DNS, address)
+    if protocol is Protocol.ICMP:
+        return _told(reasons.PING, address)
+    network = facts.view.networks[facts.view.ports[guest.vm_id].network]
+    if HostPort(protocol, port) in network.host_ports:
+        return _told(reasons.HOST_PORT, address)
+    return _told(reasons.HOST, address)
 
 
 def _to_other(
@@ -257,8 +258,8 @@ def _gateways(spec: NetworkSpec) -> tuple[Address, ...]:
     return (spec.gateway,) if spec.ipv6_gateway is None else (spec.gateway, spec.ipv6_gateway)
 
 
-def _network_at_gateway(view: View, address: Address) -> NetworkSpec | None:
-    return next((spec for spec in view.networks.values() if address in _gateways(spec)), None)
+def _is_gateway(view: View, address: Address) -> bool:
+    return any(address in _gateways(spec) for spec in view.networks.values())
 
 
 def _allows(link: Link, protocol: Protocol, port: int) -> bool:

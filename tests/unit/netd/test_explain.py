@@ -106,8 +106,9 @@ def outcome(*arguments):
         ("10.9.0.1", TCP, 8080, True, "host port"),
         ("10.9.0.1", UDP, 8080, False, "host"),
         ("10.9.0.1", TCP, 22, False, "host"),
-        ("10.8.0.1", UDP, 514, True, "host port"),
-        ("10.8.0.1", TCP, 8080, False, "host"),
+        ("10.8.0.1", UDP, 514, False, "host"),
+        ("10.8.0.1", UDP, 53, False, "host"),
+        ("10.8.0.1", ICMP, 0, False, "host"),
         (str(HOST), TCP, 22, False, "host"),
         (str(HOST), ICMP, 0, False, "host"),
         (str(HOST), UDP, 53, False, "host"),
@@ -363,21 +364,23 @@ def by_the_tables(facts, address, protocol, port):
         return "refused on the bridge"
     wire = policy.wire(protocol, version)
     service = (wire, port.to_bytes(2, "big"))
-    to_gateway = address.packed in found[f"gateways{version}"]
+    bridge = facts.guest.bridge.encode().ljust(16, b"\0")
+    to_gateway = pack(bridge, address.packed) in found[f"gateways{version}"]
+    is_gateway = any(key.endswith(address.packed) for key in found[f"gateways{version}"])
     holder = facts.view.at_address(address)
     subnets = [spec.subnet.network for spec in facts.view.networks.values()]
     subnets += [spec.ipv6 for spec in facts.view.networks.values() if spec.ipv6]
-    if not to_gateway and not holder and any(address in one for one in subnets):
+    if not is_gateway and not holder and any(address in one for one in subnets):
         return "unreachable"
     if facts.connections[mine] >= facts.guest.limits.connections:
         return "refuse-connections"
-    if to_gateway or address in facts.local:
+    if is_gateway or address in facts.local:
         if to_gateway and protocol in (TCP, UDP) and port == 53:
             return "accept"
         if to_gateway and protocol is ICMP:
             return "accept"
         key = pack(address.packed, *service)
-        return "accept" if key in found[f"host_ports{version}"] else "refuse-host"
+        return "accept" if to_gateway and key in found[f"host_ports{version}"] else "refuse-host"
     if holder:
         way = (mine.packed, address.packed)
         if pack(*way, *service) in found[f"links{version}"]:
