@@ -49,7 +49,7 @@ def allowed(view: View, flow: Flow, given: Callable[[str, Address, int], bool]) 
         )
     for spec in view.networks.values():
         if flow.destination in (spec.gateway, spec.ipv6_gateway):
-            return _is_served(spec, flow)
+            return spec.name == view.ports[source].network and _is_served(spec, flow)
 
     def pinned(slot: int) -> bool:
         return given(source, flow.destination, slot)

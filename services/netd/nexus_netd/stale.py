@@ -65,6 +65,8 @@ class Stale:
 
     async def forget(self, addresses: Collection[Address]) -> None:
         """Have the connections of those of the addresses that are stale forgotten now."""
+        if not any(address in self._addresses for address in addresses):
+            return  # without waiting for the walk that is under way
         async with self._lock:
             stale = [address for address in addresses if address in self._addresses]
             if not stale:

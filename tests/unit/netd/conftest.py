@@ -1,7 +1,7 @@
 """netd over a fake kernel and a real store."""
 
 import pytest
-from fake_kernel import FakeKernel, Killed
+from fake_kernel import FakeKernel
 from netd_world import MortalDatabase, check_agreement, default, over
 
 from nexus_netd.schema import MIGRATIONS

@@ -2,7 +2,9 @@ import asyncio
 import time
 
 import pytest
+from netd_world import attach
 
+from nexus.vmm.v1 import vmm_pb2
 from nexus.vmm.v1.vmm_pb2 import Vm, WatchVmsResponse
 from nexus_netd import follow
 from nexus_netd.follow import GRACE, Follower
@@ -14,8 +16,8 @@ SYNCED = WatchVmsResponse(synced=True)
 LOST = Lost(NexusError("UNAVAILABLE", "vmm is away"))
 
 
-def told(vm):
-    return WatchVmsResponse(vm=Vm(id=vm))
+def told(vm, name="", state=vmm_pb2.VM_STATE_STOPPED):
+    return WatchVmsResponse(vm=Vm(id=vm, name=name, state=state))
 
 
 def deleted(vm):
@@ -65,21 +67,21 @@ async def _drained(queue):
 
 
 async def ports(netd):
-    return {lease.vm_id for lease in await netd.all()}
+    return set(netd.view().ports)
 
 
 async def test_the_port_of_a_deleted_vm_is_released(netd, tell):
     kept, gone, stranger = (new_vm_id() for _ in range(3))
-    await netd.attach(kept)
-    await netd.attach(gone)
+    await attach(netd, kept)
+    await attach(netd, gone)
     await tell(told(kept), told(gone), SYNCED, deleted(gone), deleted(stranger))
     assert await ports(netd) == {kept}
 
 
 async def test_ports_without_vm_are_released_after_ten_minutes(netd, clock, tell):
     with_vm, without = new_vm_id(), new_vm_id()
-    await netd.attach(with_vm)
-    await netd.attach(without)
+    await attach(netd, with_vm)
+    await attach(netd, without)
     clock.ahead = GRACE * 5
     await tell(told(with_vm), SYNCED)
     clock.ahead += GRACE - 60
@@ -92,7 +94,7 @@ async def test_ports_without_vm_are_released_after_ten_minutes(netd, clock, tell
 
 async def test_a_jump_of_the_hosts_clock_releases_nothing(netd, monkeypatch):
     vm = new_vm_id()
-    await netd.attach(vm)
+    await attach(netd, vm)
     follower = Follower(netd)
     await follower._take(SYNCED)
     await follower.sweep()
@@ -104,7 +106,7 @@ async def test_a_jump_of_the_hosts_clock_releases_nothing(netd, monkeypatch):
 
 async def test_the_time_without_a_vm_begins_anew_when_vmm_was_away(netd, clock, tell):
     vm = new_vm_id()
-    await netd.attach(vm)
+    await attach(netd, vm)
     await tell(SYNCED)
     clock.ahead = GRACE * 2
     await tell(LOST, SYNCED)
@@ -113,7 +115,7 @@ async def test_the_time_without_a_vm_begins_anew_when_vmm_was_away(netd, clock, 
 
 async def test_nothing_is_released_before_the_present_has_been_told(netd, clock, tell):
     vm = new_vm_id()
-    await netd.attach(vm)
+    await attach(netd, vm)
     clock.ahead = GRACE * 2
     await tell(told(new_vm_id()))
     assert await ports(netd) == {vm}
@@ -121,7 +123,7 @@ async def test_nothing_is_released_before_the_present_has_been_told(netd, clock,
 
 async def test_while_vmm_is_away_nothing_is_released(netd, clock, tell):
     vm = new_vm_id()
-    await netd.attach(vm)
+    await attach(netd, vm)
     await tell(told(vm), SYNCED, LOST)
     clock.ahead = GRACE * 2
     await tell(LOST, told(new_vm_id()))
@@ -134,7 +136,7 @@ async def test_while_vmm_is_away_nothing_is_released(netd, clock, tell):
 
 async def test_a_release_that_fails_is_tried_again(netd, kernel, clock, tell, caplog):
     vm = new_vm_id()
-    await netd.attach(vm)
+    await attach(netd, vm)
     await tell(told(vm), SYNCED)
     kernel.calls.clear()
     kernel.fail_at = 1
@@ -158,10 +160,38 @@ async def test_it_sweeps_by_itself(netd, clock, monkeypatch):
     task = asyncio.create_task(Follower(netd, sweep=0.001, now=clock).run(_drained(queue)))
     queue.put_nowait(SYNCED)
     await queue.join()
-    await netd.attach(new_vm_id())
+    await attach(netd, new_vm_id())
     monkeypatch.setattr(follow, "GRACE", -1.0)
     async with asyncio.timeout(10):
         await released.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_names_and_who_runs_are_taken_in(netd, tell):
+    vm, other = new_vm_id(), new_vm_id()
+    await attach(netd, vm)
+    await tell(told(vm, "web", vmm_pb2.VM_STATE_READY), told(other, "api"), SYNCED)
+    assert netd.view().ports[vm].vm_name == "web"
+    assert netd.state.live == {vm}
+    await attach(netd, other)
+    assert netd.view().ports[other].vm_name == "api"
+    await tell(told(vm, "web", vmm_pb2.VM_STATE_STOPPED), told(other, "db"))
+    assert netd.view().ports[other].vm_name == "db"
+    assert netd.state.live == set()
+    await tell(told(vm, "web", vmm_pb2.VM_STATE_RUNNING), LOST)
+    # Nothing is known of VMs now; the names stay with the ports.
+    assert (netd.state.live, netd.state.names) == (set(), {})
+    assert netd.view().ports[vm].vm_name == "web"
+
+
+async def test_a_name_that_cannot_be_stored_is_told_again(netd, kernel, tell, caplog):
+    vm = new_vm_id()
+    await attach(netd, vm)
+    kernel.calls.clear()
+    kernel.fail_at = 1
+    await tell(told(vm, "web"))
+    assert "is not stored" in caplog.text
+    await tell(told(vm, "web"))
+    assert netd.view().ports[vm].vm_name == "web"

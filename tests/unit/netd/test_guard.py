@@ -152,7 +152,7 @@ async def test_somebody_who_keeps_undoing_it_is_told_of_once_and_waited_for(netd
         kernel.flush()
         tell(kernel, Matter.RULES)
         await until(lambda: kernel.has_tables)
-        await until(lambda: caplog.text.count("tables nexus written") == repairs + 1)
+        await until(lambda n=repairs: caplog.text.count("tables nexus written") == n + 1)
         for _ in range(5):
             await asyncio.sleep(0)
         assert caplog.text.count("keeps undoing rules") == (repairs > FIGHT)

@@ -137,7 +137,7 @@ async def test_an_address_that_is_asked_for(start, agree):
 
 
 async def test_an_unknown_network_is_named_with_those_there_are(netd):
-    with pytest.raises(NotFound, match="'blue'.*default") as caught:
+    with pytest.raises(NotFound, match=r"'blue'.*default") as caught:
         await attach(netd, network="blue")
     assert caught.value.reason == "NETWORK_NOT_FOUND"
 

@@ -3,14 +3,23 @@ import pwd
 
 import pytest
 
-from nexus_netd.settings import Settings, dns_servers, owner_uid
+from nexus_netd.model import HostPort, Limits, Mode, NetworkSpec, Policy, Protocol
+from nexus_netd.settings import Settings, owner_uid
+from nexus_netd.subnet import Subnet
 from nexus_rpc.settings import SettingsError, load
 
 
 def test_defaults_are_those_of_the_documentation(tmp_path):
     settings = load(Settings, tmp_path / "missing.toml")
     assert (settings.bridge, settings.subnet, settings.mtu) == ("nexbr0", "172.16.0.0/12", 1500)
-    assert dns_servers(settings) == ("8.8.8.8", "1.1.1.1")
+    assert settings.network() == NetworkSpec(
+        "default",
+        "nexbr0",
+        Subnet.parse("172.16.0.0/12"),
+        dns=("8.8.8.8", "1.1.1.1"),
+        search=("nexus",),
+        default_limits=Limits(connections=4_096),
+    )
     assert str(settings.server.runtime_dir) == "/run/nexus/netd"
 
 
@@ -26,7 +35,16 @@ def test_defaults_are_those_of_the_documentation(tmp_path):
         ("mtu = 70000", "mtu"),
         ("dns = []", "dns"),
         ('dns = ["1.1.1.1", "from-host"]', "dns"),
-        ('dns = ["::1"]', "dns"),
+        ('dns = ["dns.example"]', "dns"),
+        ('bridge = "thirteen-char"', "bridge"),
+        ('bridge = "nexus0"', "bridge"),
+        ('ipv6_subnet = "2001:db8::/64"', "ipv6_subnet"),
+        ('search = ["*.corp"]', "search"),
+        ('policy = "rules"', "policy"),
+        ('host_ports = ["icmp/1"]', "host_ports"),
+        ('host_ports = ["tcp/0"]', "host_ports"),
+        ('host_ports = ["8080"]', "host_ports"),
+        ("connections = 0", "connections"),
         ('dns = ["1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4", "1.1.1.5", "1.1.1.6"]', "dns"),
         ("bridges = 1", "bridges"),
     ],
@@ -46,14 +64,19 @@ def test_owner_by_number_and_by_name():
         owner_uid(Settings(tap_owner="nobody-of-that-name"))
 
 
-def test_dns_from_host_skips_the_stub_and_what_guests_cannot_reach(tmp_path):
-    stub, real = tmp_path / "stub", tmp_path / "real"
-    stub.write_text("# a stub\nnameserver 127.0.0.53\nnameserver ::1\noptions edns0\nnameserver\n")
-    real.write_text("".join(f"nameserver 192.0.2.{n}\n" for n in range(1, 8)))
-    found = dns_servers(Settings(dns=("from-host",)), (stub, real))
-    assert found == tuple(f"192.0.2.{n}" for n in range(1, 6))
-
-
-def test_dns_from_a_host_without_any(tmp_path):
-    with pytest.raises(SettingsError, match="from-host"):
-        dns_servers(Settings(dns=("from-host",)), (tmp_path / "missing",))
+def test_a_network_with_all_of_its_own(tmp_path):
+    file = tmp_path / "netd.toml"
+    file.write_text(
+        """
+        ipv6_subnet = "fd6e:6578:7573::/64"
+        dns = ["from-host"]
+        policy = "none"
+        host_ports = ["udp/514", "tcp/8080"]
+        connections = 100
+        """
+    )
+    network = load(Settings, file).network()
+    assert str(network.ipv6) == "fd6e:6578:7573::/64"
+    assert (network.dns, network.default_policy) == (("from-host",), Policy(Mode.NONE))
+    assert network.host_ports == (HostPort(Protocol.TCP, 8080), HostPort(Protocol.UDP, 514))
+    assert network.default_limits.connections == 100
