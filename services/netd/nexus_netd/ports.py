@@ -87,6 +87,7 @@ class Ports:
             return False
         state, guest = self._state, self._view.guests[vm_id]
         numbers = (guest.policy_number,) if self._view.users(guest.policy_number) == 1 else ()
+        linked = {link.from_vm_id for link in self._view.links_to(vm_id)}
         own = state.wants.of_vms([vm_id], numbers)
         given = state.pins.everything(vm_id)
         pins = of_pins(guest, dict.fromkeys(state.pins.forget(vm_id), 0.0))
@@ -104,6 +105,9 @@ class Ports:
         state.pins.forget(vm_id)
         state.stale.add(guest.addresses)
         state.feed.tell("detached", vm_id, port.network, f"{guest.ipv4} is free")
+        for other in linked:
+            network = self._view.ports[other].network
+            state.feed.tell("changed", other, network, f"its links to {vm_id} are gone")
         return True
 
     async def _make(self, asked: Asked, spec: NetworkSpec, host: int | None) -> Guest:

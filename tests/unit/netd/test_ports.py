@@ -9,7 +9,7 @@ from fake_kernel import Killed
 from netd_world import ULA, attach, stored
 
 from nexus_netd.kernel import Flow, KernelError, Tap
-from nexus_netd.model import EgressRule, Limits, Mode, Policy
+from nexus_netd.model import EgressRule, Limits, Link, Mode, Policy
 from nexus_rpc.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
 from nexus_rpc.ids import new_vm_id
 
@@ -46,6 +46,20 @@ async def test_detach_takes_all_of_it_and_may_be_repeated(netd, kernel, agree):
     with pytest.raises(NotFound) as caught:
         netd.state.port(vm)
     assert caught.value.reason == "PORT_NOT_FOUND"
+
+
+async def test_those_with_a_link_to_who_is_gone_are_told(netd):
+    ones = [await attach(netd) for _ in range(3)]
+    source, gone, _ = (one.vm_id for one in ones)
+    await netd.link(Link(source, gone))
+    await netd.link(Link(gone, source))
+    with netd.state.feed.watch() as watcher:
+        await netd.detach(gone)
+        told = [await anext(watcher) for _ in range(2)]
+        netd.state.feed.close()
+        assert [one async for one in watcher] == []
+    assert [(one.what, one.vm_id) for one in told] == [("detached", gone), ("changed", source)]
+    assert not netd.view().links_from(source)
 
 
 async def test_nobody_gets_an_address_with_connections_of_another(start, kernel):
