@@ -26,7 +26,7 @@ from nexus_netd.ruleset import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from nexus_netd.model import Address
     from nexus_netd.netlink import Netlink
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _BODY = HEADER + 4
 """Where attributes begin: after the headers of netlink and of nfnetlink."""
 
+_PASSES = 5
 _HOOKS = {1: "input", 2: "forward"}
 
 
@@ -254,13 +255,26 @@ def _elements(link: Netlink, family: Family, sets: Iterable[Set]) -> set[Element
     return found
 
 
-def _dump_elements(link: Netlink, family: Family, name: str) -> Iterator[dict[int, bytes]]:
+def _dump_elements(link: Netlink, family: Family, name: str) -> Collection[dict[int, bytes]]:
+    """Return a set's elements, by their attributes.
+
+    While the kernel gives a hash table that has grown more room, in the background, a list of
+    several pieces leaves elements out (nft_set_hash.c: nft_rhash_walk). So it is asked for again,
+    until there is nothing new.
+    """
     body = text(t.LIST_TABLE, NAME) + text(t.LIST_SET, name)
     asked = t.request(f"list {name}", t.GETELEMENTS, family, body, DUMP)
-    for message in link.dump(asked):
-        held = netlink.attributes(message, _BODY).get(t.LIST_ELEMENTS, b"")
-        for element in a.listed(held):
-            yield netlink.attributes(element)
+    listed: dict[bytes, None] = {}
+    for _ in range(_PASSES):
+        before, pieces = len(listed), link.dump(asked)
+        for piece in pieces:
+            held = netlink.attributes(piece, _BODY).get(t.LIST_ELEMENTS, b"")
+            listed.update(dict.fromkeys(a.listed(held)))
+        if len(pieces) < 2 or len(listed) == before:
+            break
+    elements = map(netlink.attributes, listed)
+    # The last of a key: its counter has gone on meanwhile.
+    return {element[t.KEY]: element for element in elements}.values()
 
 
 def _states(element: dict[int, bytes]) -> tuple[bytes, ...]:
