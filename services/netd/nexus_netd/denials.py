@@ -18,7 +18,7 @@ from nexus_netd.feed import Channel, Missed
 from nexus_netd.kernel import KernelError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Container
 
     from nexus_netd.kernel import Refusal
     from nexus_netd.model import Address
@@ -75,7 +75,11 @@ class Kernel(Protocol):
 
 
 class Guests(Protocol):
-    """Who is behind a TAP or an address: `nexus_netd.view.View`."""
+    """Who is there, and behind a TAP or an address: `nexus_netd.view.View`."""
+
+    @property
+    def guests(self) -> Container[str]:
+        """The VMs that have a port."""
 
     def at_tap(self, name: str) -> str | None:
         """Return the VM behind the TAP."""
@@ -123,8 +127,11 @@ class Denials:
                 await asyncio.sleep(AGAIN)
 
     def report(self, vm_id: str, domain: str, rule: str) -> None:
-        """Take in what the resolver refused; what no resolver would say is left out."""
-        if rule in BY_NAME and len(domain) <= _LONGEST_NAME:
+        """Take in what the resolver refused; what no resolver would say is left out.
+
+        It reads what guests and name servers send, and might be taken over by one of them.
+        """
+        if vm_id in self._guests.guests and rule in BY_NAME and len(domain) <= _LONGEST_NAME:
             self._add(Denial(time.time(), vm_id, rule, domain=domain))
 
     async def watch(self, vm_id: str, last: int, *, follow: bool) -> AsyncIterator[Denial | Missed]:
