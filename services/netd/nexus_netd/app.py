@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from nexus.netd.v1 import netd_pb2_grpc
@@ -35,6 +36,9 @@ async def compose(
     settings: Settings, stack: AsyncExitStack, tasks: asyncio.TaskGroup
 ) -> Sequence[Binding]:
     """Open store and kernel, reconcile them, follow vmm; see `nexus_rpc.server.main`."""
+    # Threads that read much (TAPs, rules, connections) hold the interpreter: the default of 5 ms a
+    # turn would be felt by each attach.
+    sys.setswitchinterval(0.001)
     owner = owner_uid(settings)  # before anything is opened: what this host cannot give
     database = await Database.open(settings.state_dir / "netd.db", MIGRATIONS)
     stack.push_async_callback(database.close)

@@ -94,7 +94,7 @@ class Guard:
                 pause = self._slow
 
     async def _some(self, changed: Collection[Changed]) -> Collection[Repaired]:
-        return await self._repair.some(changed) if self._state.standing else ()
+        return await self._repair.some(changed) if self._state.wanted else ()
 
 
 class _Fights:

@@ -209,7 +209,7 @@ class Netd:
                 state.store.leases.clear(),
                 *(state.store.policies.sweep(port.policy) for port in ports),
             )
-        state.standing = False
+        state.wanted = state.standing = False
         for port in ports:
             state.pins.forget(port.vm_id)
             state.feed.tell("detached", port.vm_id, port.network, "cleaned up")

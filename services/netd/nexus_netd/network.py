@@ -53,6 +53,7 @@ class Network:
         self._check_new(spec)
         spec = replace(spec, bridge=spec.bridge or await self._free_bridge())
         await fitness.check(self._kernel, spec, [spec.bridge], new=True)
+        await self._repair.stand()
         store = self._state.store
         async with self._state.undo() as undo:
             undo.push("network", lambda: self._remove(spec))
@@ -152,10 +153,10 @@ class Network:
         do, undo = await self._move(before, spec, [self._view.ports[vm_id] for vm_id in vm_ids])
         async with self._state.undo() as back:
             await self._state.store.commit(*do)
-            back.push("kernel", self._repair.everything)
+            back.push("kernel", self._follow)
             back.push("addresses", lambda: self._state.store.commit(*undo))
             await self._move_pins(old)
-            await self._repair.everything()
+            await self._follow()
             if flows:
                 await self._kernel.cut(flows)
         self._state.feed.tell("changed", "", name, f"moved to {subnet.network}")
@@ -181,6 +182,11 @@ class Network:
             [*undo, store.networks.recount(spec.name, after, released)],
         )
 
+    async def _follow(self) -> None:
+        """Have the kernel follow the store, if networks are to be there at all."""
+        if self._state.wanted:
+            await self._repair.everything()
+
     async def _move_pins(self, old: Sequence[Guest]) -> None:
         """Let guests reach from their new addresses what they were given at the old ones."""
         live = {guest.vm_id: self._state.pins.live(guest.vm_id) for guest in old}
@@ -203,8 +209,8 @@ class Network:
                 [store.networks.remove(spec.name), store.policies.sweep(spec.default_policy)],
                 [store.policies.keep(spec.default_policy), store.networks.put(spec)],
             )
-        if spec.name in self._state.problems:
-            del self._state.problems[spec.name]
+        if spec.name in self._state.problems or not self._state.wanted:
+            self._state.problems.pop(spec.name, None)
             self._state.wants.absent.discard(spec.name)
             return  # nothing of it is in the kernel
         for name in bridges:
@@ -218,7 +224,8 @@ class Network:
             [store.policies.keep(spec.default_policy), store.networks.put(spec)],
             [],
         )
-        await self._repair.network(spec)
+        if self._state.wanted:
+            await self._repair.network(spec)
 
     def _vm_ids(self, network: str) -> list[str]:
         return [port.vm_id for port in self._view.ports.values() if port.network == network]

@@ -47,19 +47,24 @@ class Repair:
         self._view = state.view
 
     async def everything(self) -> list[Repaired]:
-        """Look at everything; go on after a failure, and raise the first at the end.
+        """Look at everything; what fails is looked at again by the guard.
 
-        A network that the host is not fit for is left out; `State.problems` says why.
+        Without rules nothing else is made. A network that the host is not fit for is left out;
+        `State.problems` says why.
         """
+        self._state.wanted = True
         done: list[Repaired] = []
-        failures: list[NexusError] = []
-        await self._attempt(self.fitness, failures)
-        for look in (self.rules, self.bridges, self.subnets, self.forwarding, self.taps):
-            done += await self._attempt(look, failures)
-        self._tell(done)
-        if failures:
-            raise failures[0]
-        self._state.standing = True
+        try:
+            await self.fitness()
+            for look in (self.rules, self.bridges, self.subnets, self.forwarding):
+                done += await look()
+            self._state.standing = True
+            done += await self.taps()
+        except NexusError:
+            self._state.suspect()
+            raise
+        finally:
+            self._tell(done)
         return done
 
     async def some(self, changed: Collection[Changed]) -> list[Repaired]:
@@ -78,10 +83,15 @@ class Repair:
             raise failures[0]
         return done
 
-    async def stand(self, network: str) -> None:
+    async def stand(self, network: str = "") -> None:
         """Have everything in place for a change that concerns the network. Raises its problem."""
         if not self._state.standing or network in self._state.problems:
-            await self.everything()
+            try:
+                await self.everything()
+            except NexusError:
+                # Another port's trouble is not this one's.
+                if not self._state.standing:
+                    raise
         if network in self._state.problems:
             raise self._state.problems[network]
 

@@ -46,8 +46,10 @@ class State:
         """Names of VMs, as far as vmm has told them."""
         self.live: set[str] = set()
         """VMs that have a process, as far as vmm has told."""
+        self.wanted = False
+        """Whether networks are to be in the kernel: not before they are made, nor cleaned up."""
         self.standing = False
-        """Whether the kernel was brought to what the store says, and not cleaned up since."""
+        """Whether they are there, but for single ports."""
         self.problems: dict[str, NexusError] = {}
         """Networks that the host is not fit for, and why; they are not in the kernel."""
         self._suspect: Callable[[Changed], None] = lambda _: None
