@@ -62,6 +62,7 @@ class NetworkServiceStub:
     ALREADY_EXISTS (NETWORK_EXISTS): the name or the bridge is another network's.
     FAILED_PRECONDITION (SUBNET_OVERLAPS): the subnet overlaps another network's.
     INVALID_ARGUMENT (INVALID_FIELD): a prefix too small, a bad name, a bad server or domain.
+    RESOURCE_EXHAUSTED (TOO_MANY_NETWORKS): there are 64, the most.
     FAILED_PRECONDITION (IPV6_BY_RA): IPv6 was asked for, and forwarding it would make the host
     lose a default route that it has from router advertisements; set accept_ra=2 on that link first.
     """
@@ -193,6 +194,7 @@ class NetworkServiceAsyncStub(NetworkServiceStub):
     ALREADY_EXISTS (NETWORK_EXISTS): the name or the bridge is another network's.
     FAILED_PRECONDITION (SUBNET_OVERLAPS): the subnet overlaps another network's.
     INVALID_ARGUMENT (INVALID_FIELD): a prefix too small, a bad name, a bad server or domain.
+    RESOURCE_EXHAUSTED (TOO_MANY_NETWORKS): there are 64, the most.
     FAILED_PRECONDITION (IPV6_BY_RA): IPv6 was asked for, and forwarding it would make the host
     lose a default route that it has from router advertisements; set accept_ra=2 on that link first.
     """
@@ -333,6 +335,7 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
         ALREADY_EXISTS (NETWORK_EXISTS): the name or the bridge is another network's.
         FAILED_PRECONDITION (SUBNET_OVERLAPS): the subnet overlaps another network's.
         INVALID_ARGUMENT (INVALID_FIELD): a prefix too small, a bad name, a bad server or domain.
+        RESOURCE_EXHAUSTED (TOO_MANY_NETWORKS): there are 64, the most.
         FAILED_PRECONDITION (IPV6_BY_RA): IPv6 was asked for, and forwarding it would make the host
         lose a default route that it has from router advertisements; set accept_ra=2 on that link first.
         """
