@@ -4,6 +4,7 @@ import asyncio
 import errno
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 
 from nexus_netd.kernel import Counters, KernelError, Listener, Overlap, Tap
 from nexus_netd.ruleset import Contents
@@ -179,18 +180,15 @@ class FakeKernel:
         self.flush()
         return ["bridge nexus", "inet nexus"] if existed else []
 
-    async def pins(self, source):
+    async def pins(self):
         self._call("pins")
-        own = [one for one in self.pinned.values() if one.key.startswith(source.packed)]
-        length = len(source.packed)
-        return {
-            (
-                type(source)(one.key[length : 2 * length]),
-                int.from_bytes(one.key[2 * length :], "little"),
-            ): one.timeout / 1_000
-            for one in own
-            if one.set == f"pins{source.version}"
-        }
+        found = {}
+        for one in self.pinned.values():
+            length = 4 if one.set == "pins4" else 16
+            source, address = (ip_address(one.key[n * length :][:length]) for n in (0, 1))
+            slot = int.from_bytes(one.key[2 * length :], "little")
+            found.setdefault(source, {})[address, slot] = one.timeout / 1_000
+        return found
 
     async def denied(self):
         self._call("denied")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from nexus_netd import elements
 from nexus_netd.pins import matches
 from nexus_netd.ruleset import Change
 from nexus_netd.settle import settle
@@ -81,20 +82,19 @@ class Egress:
     async def take_up_pins(self) -> None:
         """Take up the pins that the kernel has, at start, before the rules are compared.
 
-        Those of unsettled ports go: they may be of another policy, whose slots meant other names.
+        Those of unsettled ports go: they may be of another policy, whose slots meant other names;
+        so do those of nobody.
         """
         if await self._state.kernel.contents() is None:
             return
         unsettled = set(await self._state.store.leases.unsettled())
-        for vm_id, guest in self._view.guests.items():
-            if not any(rule.domain for rule in guest.policy.rules) and vm_id not in unsettled:
-                continue
-            for address in guest.addresses:
-                live = await self._state.kernel.pins(address)
-                if vm_id not in unsettled:
-                    self._state.pins.load(vm_id, guest.policy, live)
-                elif live:
-                    await self._state.kernel.change(Change(remove=of_pins(guest, live)))
+        for source, live in (await self._state.kernel.pins()).items():
+            vm_id = self._view.at_address(source)
+            if vm_id is not None and vm_id not in unsettled:
+                self._state.pins.load(vm_id, self._view.guests[vm_id].policy, live)
+            else:
+                gone = tuple(elements.of_pin(source, *key, 0.0) for key in live)
+                await self._state.kernel.change(Change(remove=gone))
 
     async def pin(
         self,

@@ -240,8 +240,8 @@ class Kernel(Protocol):
     async def remove_tables(self) -> Sequence[str]:
         """Remove our tables; return those there were, "inet nexus" for instance."""
 
-    async def pins(self, source: Address) -> Mapping[tuple[Address, int], float]:
-        """Return the live pins of a guest: (address, slot), and the seconds that each has left."""
+    async def pins(self) -> Mapping[Address, Mapping[tuple[Address, int], float]]:
+        """Return the live pins by guest's address: (address, slot), and the seconds it has left."""
 
     async def denied(self) -> Mapping[Address, int]:
         """Return how many packets each guest was refused, by its address."""

@@ -143,9 +143,9 @@ class Linux:
         """Remove our tables."""
         return await self._changes.on_rules(nft.remove)
 
-    async def pins(self, source: Address) -> Mapping[tuple[Address, int], float]:
-        """Return a guest's live pins."""
-        return await self._reads.on_rules(nft.pins, source)
+    async def pins(self) -> Mapping[Address, Mapping[tuple[Address, int], float]]:
+        """Return the live pins of all guests."""
+        return await self._reads.on_rules(nft.all_pins)
 
     async def denied(self) -> Mapping[Address, int]:
         """Return how many packets each guest was refused."""

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from nexus_netd.model import Address, NetworkSpec
     from nexus_netd.view import View
 
-_RETRY = 1.0
-"""Seconds until it is tried again when the kernel refused."""
+GATHER = 1.0
+"""Seconds between walks: while one is under way, making a TAP waits for it (RCU)."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,9 +28,10 @@ _log = logging.getLogger(__name__)
 class Stale:
     """Addresses that may have connections of a guest that is gone."""
 
-    def __init__(self, kernel: Kernel, view: View) -> None:
+    def __init__(self, kernel: Kernel, view: View, gather: float = GATHER) -> None:
         self._kernel = kernel
         self._view = view
+        self._gather = gather
         self._addresses: dict[Address, None] = {}
         self._added = asyncio.Event()
         self._lock = asyncio.Lock()
@@ -55,12 +56,12 @@ class Stale:
         """Forget such connections as they come to be, for ever."""
         while True:
             await self._added.wait()
+            await asyncio.sleep(self._gather)
             self._added.clear()
             try:
                 await self.forget(list(self._addresses))
             except KernelError as error:
                 _log.warning("connections of guests that are gone, tried again: %s", error)
-                await asyncio.sleep(_RETRY)
                 self._added.set()
 
     async def forget(self, addresses: Collection[Address]) -> None:

@@ -53,10 +53,10 @@ async def test_a_slot_never_comes_to_stand_for_another_name(netd, kernel, agree)
     guest = await attach(netd, policy=PYPI)
     await netd.pin(guest.vm_id, "pypi.org", [NEAR], 60.0, [0])
     await netd.set_policy(guest.vm_id, WIDE)
-    assert await kernel.pins(guest.ipv4) == {(NEAR, 1): pytest.approx(60, abs=5)}
+    assert await kernel.pins() == {guest.ipv4: {(NEAR, 1): pytest.approx(60, abs=5)}}
     await agree(netd)
     await netd.set_policy(guest.vm_id, Policy(Mode.RULES, (EgressRule(domain="evil.org"),)))
-    assert await kernel.pins(guest.ipv4) == {}
+    assert await kernel.pins() == {}
     await agree(netd)
 
 

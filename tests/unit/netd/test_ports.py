@@ -10,6 +10,7 @@ from netd_world import ULA, attach, stored
 
 from nexus_netd.kernel import Flow, KernelError, Tap
 from nexus_netd.model import EgressRule, Limits, Link, Mode, Policy
+from nexus_netd.stale import Stale
 from nexus_rpc.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
 from nexus_rpc.ids import new_vm_id
 
@@ -78,7 +79,8 @@ async def test_connections_of_who_is_gone_are_forgotten_behind_a_detach(netd, ke
     kernel.tracked = [Flow(guest.ipv4, IPv4Address("192.0.2.1"), 6, 443, b"1")]
     kernel.calls.clear()
     kernel.fail_at = 4  # what was refused is tried again
-    task = asyncio.create_task(netd.state.stale.run())
+    stale = netd.state.stale = Stale(kernel, netd.view(), gather=0.0)
+    task = asyncio.create_task(stale.run())
     await netd.detach(guest.vm_id)
     async with asyncio.timeout(10):
         while kernel.tracked:  # noqa: ASYNC110  # the kernel has nothing to wait for
