@@ -11,10 +11,10 @@ OUTSIDE = "198.51.100.2"
 """An address of TEST-NET-2 (RFC 5737), in a network namespace of its own."""
 
 
-LEASES = (
+PORTS = (
     "import sqlite3;"
     'netd = sqlite3.connect("file:/var/lib/nexus/netd/netd.db?mode=ro", uri=True);'
-    'print(sorted(netd.execute("SELECT vm_id FROM leases")))'
+    'print(sorted(netd.execute("SELECT vm_id FROM ports")))'
 )
 
 
@@ -103,11 +103,13 @@ def snapshot(devhost):
 
     def take():
         return devhost.out(
-            "ip -o link show type tun | cut -d: -f2 | sort; nft list table inet nexus;"
+            "ip -o link show type tun | cut -d: -f2 | sort;"
+            "nft --stateless list table inet nexus | sort;"
+            "nft --stateless list table bridge nexus | sort;"
             "systemctl list-units --all --plain --no-legend 'nexus-vm@*' | sort;"
             "find /run/nexus/vms /var/lib/nexus/vms -mindepth 1 -not -path '*/console/*' | sort;"
             "bridge link show master nexbr0 | cut -d: -f2 | sort;"
-            f"python3 -c '{LEASES}'"
+            f"python3 -c '{PORTS}'"
         )
 
     return take

@@ -9,7 +9,7 @@ def _listed(devhost):
     return {vm["name"]: vm["state"] for vm in devhost.json("vm", "list")["vms"]}
 
 
-@pytest.mark.parametrize("service", ["vmm", "netd", "gateway"])
+@pytest.mark.parametrize("service", ["vmm", "netd", "dns", "gateway"])
 def test_a_killed_service_comes_back_and_the_vm_lives(devhost, hello, main_pid, service):
     vm = devhost.json("vm", "inspect", hello)
     firecrackers = devhost.out(FIRECRACKERS)
