@@ -72,7 +72,8 @@ class Repair:
         if any(one.matter is Matter.EVERYTHING for one in changed):
             return await self.everything()
         looks: dict[str, Look] = {}
-        for one in changed:
+        # What others stand on comes first, whatever was told first: a route needs its bridge up.
+        for one in sorted(changed, key=self._rank):
             looks.update(self._looks(one))
         done: list[Repaired] = []
         failures: list[NexusError] = []
@@ -261,6 +262,12 @@ class Repair:
     def is_of(self, tap: Tap, guest: Guest) -> bool:
         """Whether the TAP of that name is the guest's; its mark may have been wiped off."""
         return tap.vm_id == guest.vm_id or (tap.vm_id is None and self._is_ours(tap))
+
+    def _rank(self, changed: Changed) -> int:
+        """Return when a change has its turn: rules, then bridges, then what is on them."""
+        if changed.matter is Matter.RULES:
+            return 0
+        return 1 if self._network_of(changed.name) is not None else 2
 
     def _looks(self, changed: Changed) -> Iterator[tuple[str, Look]]:
         match changed.matter:

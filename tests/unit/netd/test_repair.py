@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 from netd_world import ULA, attach, other
 
-from nexus_netd.kernel import Bridge, KernelError
+from nexus_netd.kernel import Bridge, Changed, KernelError, Matter
 from nexus_netd.model import EgressRule, Mode, Policy
 from nexus_rpc.errors import FailedPrecondition
 from nexus_rpc.ids import new_vm_id
@@ -212,3 +212,16 @@ async def test_cleanup_takes_no_network_from_a_vm_that_runs(netd, kernel, agree)
     await attach(netd, vm)
     await netd.heard(vm, "web", live=True)
     assert (await netd.cleanup(force=True)).leases == 1
+
+
+async def test_a_bridge_is_put_up_before_what_is_on_it(netd, kernel, agree):
+    await attach(netd)
+    kernel.links["nexbr0"] = replace(kernel.links["nexbr0"], up=False)
+    kernel.routed.clear()
+    kernel.calls.clear()
+    # Linux tells of the routes first, which went because their bridge is down.
+    told = [Changed(Matter.ROUTES, "172.16.0.2"), Changed(Matter.LINK, "nexbr0")]
+    await netd.repair.some(told)
+    changes = [call for call in kernel.calls if call in ("put_bridge", "plug_tap")]
+    assert changes == ["put_bridge", "plug_tap"]
+    await agree(netd)
