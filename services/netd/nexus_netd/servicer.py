@@ -148,13 +148,13 @@ class Servicer(netd_pb2_grpc.NetworkServiceServicer):
         found = self._port(check_vm_id("vm_id", request.vm_id))
         guest = self._netd.view().guests[found.vm_id]
         kernel = self._netd.state.kernel
-        through = (await kernel.counters()).get(guest.tap, Counters(0, 0, 0, 0, 0))
-        denied, open_now = await kernel.denied(), await kernel.connections()
+        through = await kernel.counters_of(guest.tap) or Counters(0, 0, 0, 0, 0)
+        flows = await kernel.flows(guest.addresses)
         found.counters.CopyFrom(
             convert.counters(
                 through,
-                sum(denied.get(address, 0) for address in guest.addresses),
-                sum(open_now.get(address, 0) for address in guest.addresses),
+                await kernel.denied_of(guest),
+                sum(flow.source in guest.addresses and not flow.closed for flow in flows),
             )
         )
         return pb.GetPortResponse(port=found)
@@ -280,6 +280,7 @@ class Servicer(netd_pb2_grpc.NetworkServiceServicer):
     ) -> AsyncIterator[pb.WatchNetworkResponse]:
         vm_id = request.vm_id and check_vm_id("vm_id", request.vm_id)
         with self._netd.state.feed.watch(vm_id) as happenings:
+            await context.send_initial_metadata(())  # the caller can wait for it: "now on" is now
             async for one in happenings:
                 yield convert.happening(one)
 

@@ -335,10 +335,21 @@ async def test_a_request_that_failed_may_be_made_again(start, serve):
     assert (await attach_port(servicer, second, "one")).ipv4 == "10.0.0.2/30"
 
 
+class Context:
+    """A call's context, as far as a stream needs it."""
+
+    def __init__(self):
+        self.watching = asyncio.Event()
+
+    async def send_initial_metadata(self, metadata):
+        self.watching.set()
+
+
 async def test_what_happens_is_streamed(servicer, netd):
-    told = servicer.WatchNetwork(pb.WatchNetworkRequest(), None)
+    context = Context()
+    told = servicer.WatchNetwork(pb.WatchNetworkRequest(), context)
     waiting = asyncio.ensure_future(anext(told))
-    await asyncio.sleep(0)
+    await context.watching.wait()
     guest = await attach(netd)
     happening = await waiting
     while happening.what == "repaired":  # the network is made for it
