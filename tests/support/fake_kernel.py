@@ -194,6 +194,10 @@ class FakeKernel:
         self._call("denied")
         return dict(self.refused)
 
+    async def denied_of(self, guest):
+        denied = await self.denied()
+        return sum(denied.get(address, 0) for address in guest.addresses)
+
     async def foreign_drops(self):
         self._call("foreign_drops")
         return list(self.drops)
@@ -258,6 +262,9 @@ class FakeKernel:
         self._call("counters")
         nothing = Counters(0, 0, 0, 0, 0)
         return {name: self.through.get(name, nothing) for name in self.present}
+
+    async def counters_of(self, tap):
+        return (await self.counters()).get(tap)
 
     async def flows(self, addresses):
         self._call("flows")

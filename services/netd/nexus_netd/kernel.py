@@ -246,6 +246,9 @@ class Kernel(Protocol):
     async def denied(self) -> Mapping[Address, int]:
         """Return how many packets each guest was refused, by its address."""
 
+    async def denied_of(self, guest: Guest) -> int:
+        """Return how many packets one guest was refused, whatever the number of others."""
+
     async def foreign_drops(self) -> Sequence[ForeignDrop]:
         """Return others' base chains at input and forward whose policy is to drop."""
 
@@ -278,6 +281,9 @@ class Kernel(Protocol):
 
     async def counters(self) -> Mapping[str, Counters]:
         """Return what went through each of our TAPs. Lean: at most 50 ms for 4,000."""
+
+    async def counters_of(self, tap: str) -> Counters | None:
+        """Return what went through one TAP, whatever the number of others; None without it."""
 
     async def flows(self, addresses: Collection[Address]) -> Sequence[Flow]:
         """Return the tracked connections that these addresses opened or answer, 65,536 at most."""

@@ -151,6 +151,10 @@ class Linux:
         """Return how many packets each guest was refused."""
         return await self._reads.on_rules(nft.denied)
 
+    async def denied_of(self, guest: Guest) -> int:
+        """Return how many packets one guest was refused."""
+        return await self._reads.on_rules(nft.denied_of, guest)
+
     async def foreign_drops(self) -> Sequence[ForeignDrop]:
         """Return others' chains that drop."""
         return await self._reads.on_rules(nft.foreign_drops)
@@ -193,6 +197,10 @@ class Linux:
     async def counters(self) -> Mapping[str, Counters]:
         """Return what went through each TAP."""
         return await self._reads.on_route(taps.counters)
+
+    async def counters_of(self, tap: str) -> Counters | None:
+        """Return what went through one TAP."""
+        return await self._reads.on_route(taps.counters_of, tap)
 
     async def flows(self, addresses: Collection[Address]) -> Sequence[Flow]:
         """Return tracked connections."""

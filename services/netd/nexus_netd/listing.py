@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nexus_netd import attributes as a
 from nexus_netd import firewall, netlink
 from nexus_netd import tables as t
+from nexus_netd.elements import of_guest
 from nexus_netd.kernel import ForeignDrop
 from nexus_netd.netlink import ACK, DUMP, HEADER, Request, nest, text
 from nexus_netd.ruleset import (
@@ -28,7 +29,7 @@ from nexus_netd.ruleset import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from nexus_netd.model import Address
+    from nexus_netd.model import Address, Guest
     from nexus_netd.netlink import Netlink
     from nexus_netd.ruleset import Skeleton
 
@@ -76,18 +77,8 @@ def has_table(link: Netlink, family: Family) -> bool:
 
 def present(link: Netlink, elements: Collection[Element]) -> list[Element]:
     """Return those elements whose places are taken, whatever their values."""
-    asked = [
-        _read(
-            f"element of {one.set}",
-            t.GETELEMENTS,
-            one.family,
-            text(t.LIST_TABLE, NAME)
-            + text(t.LIST_SET, one.set)
-            + nest(t.LIST_ELEMENTS, nest(a.LIST_ELEMENT, a.data(t.KEY, one.key))),
-        )
-        for one in elements
-    ]
-    return [one for one, found in zip(elements, link.run(*asked), strict=True) if found]
+    asked = link.run(*map(_element, elements))
+    return [one for one, found in zip(elements, asked, strict=True) if found]
 
 
 def present_chains(link: Netlink, names: Collection[str]) -> list[str]:
@@ -147,6 +138,18 @@ def denied(link: Netlink) -> dict[Address, int]:
     return found
 
 
+def denied_of(link: Netlink, guest: Guest) -> int:
+    """Return how many packets one guest was refused; 0 while our tables are not there."""
+    counters = [one for one in of_guest(guest) if one.set.startswith("denials")]
+    return sum(
+        a.counted(state)
+        for found in link.run(*map(_element, counters))
+        for message in found
+        for element in _listed(message)
+        for state in _states(netlink.attributes(element))
+    )
+
+
 def foreign_drops(link: Netlink) -> list[ForeignDrop]:
     """Return others' base chains at input and forward whose policy is to drop."""
     found = []
@@ -159,6 +162,23 @@ def foreign_drops(link: Netlink) -> list[ForeignDrop]:
         if hook and _number(chain[t.CHAIN_POLICY]) == t.DROP:
             found.append(ForeignDrop(f"{family} {table}", _text(chain[t.CHAIN_NAME]), hook))
     return found
+
+
+def _element(one: Element) -> Request:
+    """Ask for one element of a set, by its key."""
+    return _read(
+        f"element of {one.set}",
+        t.GETELEMENTS,
+        one.family,
+        text(t.LIST_TABLE, NAME)
+        + text(t.LIST_SET, one.set)
+        + nest(t.LIST_ELEMENTS, nest(a.LIST_ELEMENT, a.data(t.KEY, one.key))),
+    )
+
+
+def _listed(message: bytes) -> Iterable[bytes]:
+    """Return the elements that an answer lists."""
+    return a.listed(netlink.attributes(message, _BODY).get(t.LIST_ELEMENTS, b""))
 
 
 def _read(what: str, kind: int, family: Family, body: bytes) -> Request:
@@ -268,8 +288,7 @@ def _dump_elements(link: Netlink, family: Family, name: str) -> Collection[dict[
     for _ in range(_PASSES):
         before, pieces = len(listed), link.dump(asked)
         for piece in pieces:
-            held = netlink.attributes(piece, _BODY).get(t.LIST_ELEMENTS, b"")
-            listed.update(dict.fromkeys(a.listed(held)))
+            listed.update(dict.fromkeys(_listed(piece)))
         if len(pieces) < 2 or len(listed) == before:
             break
     elements = map(netlink.attributes, listed)

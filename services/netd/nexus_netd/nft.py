@@ -16,6 +16,7 @@ from nexus_netd.kernel import KernelError
 from nexus_netd.listing import (
     all_pins,
     denied,
+    denied_of,
     foreign_drops,
     has_table,
     pins,
@@ -37,6 +38,7 @@ __all__ = [
     "all_pins",
     "change",
     "denied",
+    "denied_of",
     "foreign_drops",
     "pins",
     "read",

@@ -223,7 +223,7 @@ def is_local(messages: Iterable[bytes]) -> bool:
 
 
 def counters(message: bytes) -> tuple[int, Counters]:
-    """Read one answer to a dump of counters: the link's index, and what went through it."""
+    """Read one answer with counters: the link's index, and what went through it."""
     index = _STATS.unpack_from(message, HEADER)[3]
     counts = attributes(message, _STATS_BODY)[_STATS_64]
     # What the host receives from a TAP is what the guest sent.
@@ -231,8 +231,9 @@ def counters(message: bytes) -> tuple[int, Counters]:
     return index, Counters(received_bytes, received, sent_bytes, sent, dropped + lost)
 
 
-COUNTERS = _STATS.pack(0, 0, 0, 0, _STATS_64)
-"""Body of a request for the counters of all links (RTM_GETSTATS)."""
+def counters_asked(index: int = 0) -> bytes:
+    """Return the body of a request for the counters of a link, or of all (RTM_GETSTATS)."""
+    return _STATS.pack(0, 0, 0, index, _STATS_64)
 
 
 def taps(

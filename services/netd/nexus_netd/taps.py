@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nexus_netd import present, routing, rtnl
 from nexus_netd.kernel import KernelError
 from nexus_netd.names import index_of, name_of, names_of, need
-from nexus_netd.netlink import DUMP, Request
+from nexus_netd.netlink import ACK, DUMP, Request
 from nexus_netd.tuntap import PREFIX
 
 if TYPE_CHECKING:
@@ -126,9 +126,24 @@ def isolate(netlink: Netlink, tap: Tap) -> int | None:
 
 def counters(netlink: Netlink) -> dict[str, Counters]:
     """Return what went through each link that is called as our TAPs are."""
-    request = Request("read counters", _GETSTATS, DUMP, present.COUNTERS)
+    request = Request("read counters", _GETSTATS, DUMP, present.counters_asked())
     counted = dict(map(present.counters, netlink.dump(request)))
     return {name: counted[index] for index, name in names_of(counted) if name.startswith(PREFIX)}
+
+
+def counters_of(netlink: Netlink, name: str) -> Counters | None:
+    """Return what went through one link; None if it is not there."""
+    index = index_of(name)
+    if index is None:
+        return None
+    request = Request(
+        f"read counters of {name}",
+        _GETSTATS,
+        ACK,
+        present.counters_asked(index),
+        frozenset({errno.ENODEV}),
+    )
+    return next((present.counters(answer)[1] for answer in netlink.run(request)[0]), None)
 
 
 def _link(netlink: Netlink, name: str) -> present.Link | None:

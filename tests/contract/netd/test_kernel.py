@@ -254,6 +254,9 @@ async def test_nothing_went_through_a_new_tap(kernel):
     name = await attach(kernel, guest())
     counters = (await kernel.counters())[name]
     assert (counters.sent_bytes, counters.sent_packets) == (0, 0)
+    assert await kernel.counters_of(name) == counters
+    assert await kernel.counters_of("nexus999") is None
+    assert await kernel.denied_of(guest()) == 0
 
 
 async def test_without_connections_there_are_no_flows(kernel):
