@@ -125,10 +125,10 @@ class Repair:
     async def rules(self) -> list[Repaired]:
         """Have our tables hold what they must, and nothing else."""
         have = await self._kernel.contents()
-        want = self._state.wants.everything()
         if have is None or not have.intact:
             await self._state.write_tables()
             return [Repaired("rules", f"tables {ruleset.NAME} written")]
+        want = self._state.wants.everything()
         change = Change(
             remove=tuple(have.elements - want.elements),
             add=tuple(want.elements - have.elements),
