@@ -60,9 +60,21 @@ def _p99(samples):
     return {name: statistics.quantiles(values, n=100)[98] for name, values in samples.items()}
 
 
+def _middle(turn):
+    return statistics.median(turn) if isinstance(turn, list) else turn
+
+
+def _in_turns(samples, one, other):
+    """Return how many times `other` one is: the median of turns, in which both were measured."""
+    return statistics.median(
+        _middle(a) / _middle(b) for a, b in zip(samples[one], samples[other], strict=True)
+    )
+
+
 def _rows(figures):
     microseconds = {
-        name: [second * 1e6 for second in values] for name, values in figures["latency"].items()
+        name: [second * 1e6 for turn in turns for second in turn]
+        for name, turns in figures["latency"].items()
     }
     thousands = {
         name: [each / 1_000 for each in values] for name, values in figures["small"].items()
@@ -83,8 +95,8 @@ def _rows(figures):
 
 def _bars(figures, few, many):
     attach, detach = _p50(figures["attach"]), _p50(figures["detach"])
-    latency, large = _p50(figures["latency"]), _p50(figures["large"])
-    small = _p50(figures["small"])
+    latency = _in_turns(figures["latency"], many, few)
+    small, large = (_in_turns(figures[kind], many, few) for kind in ("small", "large"))
     bars = []
     for name, call, theirs, ours in (
         ("AttachPort", "ADD", attach["CNI"], attach),
@@ -93,9 +105,9 @@ def _bars(figures, few, many):
         bars += [Bar(f"{name} at {at} / CNI {call}", ours[at] / theirs, 0.25) for at in (few, many)]
         bars.append(Bar(f"{name} at {many} / at {few}", ours[many] / ours[few], 1.2))
     bars += [
-        Bar(f"latency p50 at {many} / at {few}", latency[many] / latency[few], 1.1),
-        Bar(f"small frames a second at {many} / at {few}", small[many] / small[few], 0.9, True),
-        Bar(f"throughput at {many} / at {few}", large[many] / large[few], 0.9, True),
+        Bar(f"latency p50 at {many} / at {few}", latency, 1.1),
+        Bar(f"small frames a second at {many} / at {few}", small, 0.9, True),
+        Bar(f"throughput at {many} / at {few}", large, 0.9, True),
     ]
     slowest = max(each[1] for kinds in figures["repairs"].values() for each in kinds.values())
     bars.append(Bar("slowest repair, seconds", slowest / 1_000, 1.0))
