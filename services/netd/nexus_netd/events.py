@@ -76,6 +76,7 @@ class Events:
             or link.kind == "bridge"
             or link.marked(rtnl.VM_MARK)
             or link.marked(rtnl.NETWORK_MARK)
+            or (link.master and name_of(link.master) in self._bridges)
         ):
             yield Changed(Matter.LINK, name)
 

@@ -11,12 +11,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from nexus_netd.kernel import Changed, KernelError, Matter
 from nexus_rpc.errors import NexusError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from nexus_netd.kernel import Changed
     from nexus_netd.repair import Repair, Repaired
     from nexus_netd.state import State
     from nexus_netd.turn import Turn
@@ -65,11 +65,23 @@ class Guard:
         self._awake.set()
 
     async def run(self) -> None:
-        """Follow for ever. Raises KernelError when the kernel tells no more."""
+        """Follow for ever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look())
-            async for changed in self._state.kernel.events():
-                self.note(changed)
+            tasks.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        told = ""
+        while True:
+            try:
+                async for changed in self._state.kernel.events():
+                    self.note(changed)
+            except KernelError as error:
+                if str(error) != told:
+                    _log.error("changes are not heard, tried again: %s", error)
+                told = str(error)
+            await asyncio.sleep(self._slow)
+            self.note(Changed(Matter.EVERYTHING))  # whatever came meanwhile
 
     async def _look(self) -> None:
         pause = self._collect

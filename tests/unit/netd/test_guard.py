@@ -6,7 +6,7 @@ import pytest
 from netd_world import attach
 
 from nexus_netd.guard import FIGHT, Guard
-from nexus_netd.kernel import Changed, Matter
+from nexus_netd.kernel import Changed, KernelError, Matter
 
 
 @pytest.fixture
@@ -104,6 +104,30 @@ async def test_when_messages_were_lost_everything_is_looked_at(guarded, kernel, 
     tell(kernel, Matter.EVERYTHING)
     await until(lambda: kernel.present)
     await agree(guarded)
+
+
+async def test_a_kernel_that_does_not_tell_is_asked_again(netd, kernel, agree, caplog):
+    await netd.ensure()
+    real, times = kernel.events, 0
+
+    async def events():
+        nonlocal times
+        times += 1
+        if times < 3:
+            raise KernelError(1, "no")
+        async for changed in real():
+            yield changed
+
+    kernel.events = events
+    kernel.flush()
+    guard = Guard(netd.state, netd.repair, netd.turn, collect=0.0, slow=0.0)
+    task = asyncio.create_task(guard.run())
+    await until(lambda: kernel.has_tables)  # what came meanwhile is looked at
+    await until(lambda: times == 3)
+    assert caplog.text.count("changes are not heard, tried again: no") == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_what_was_cleaned_up_stays_away(guarded, kernel):
