@@ -83,6 +83,7 @@ _LENGTH6, _NEXT6, _INNER6, _ICMP6_TYPE = (
     network(40, 1),
 )
 _FROM_NOBODY6 = equals(IP6.source, bytes(16))
+_FROM_LINK6 = between(IP6.source, b"\xfe\x80" + bytes(14), b"\xfe\xbf" + b"\xff" * 14)
 _TO_UNICAST6 = between(IP6.destination, bytes(16), b"\xfe" + b"\xff" * 15)
 _ND_TARGET, _ND_OPTION, _ND_ETHER = network(48, 16), network(64, 2), network(66, 6)
 _PIECE6 = equals(_NEXT6, b"\x2c")
@@ -173,6 +174,10 @@ RULES: tuple[Rule, ...] = (
     rule("own-ip6", "asking for the gateway again", _SOLICIT, _TO_GATEWAY, goto("own-nd")),
     rule("own-ip6", "asking for a neighbour", _SOLICIT, _TO_SOLICITED, goto("own-nd")),
     rule("own-ip6", "answering", _ADVERTISE, _TO_GATEWAY, _OWN_TARGET, goto("own-nd")),
+    rule("own-ip6", "no router is asked for", _ROUTER_SOLICIT, goto("hush")),
+    rule("own-ip6", "no group is joined", _GROUPS, goto("hush")),
+    # It has no policy, and no share of what the host tracks.
+    rule("own-ip6", "nothing else from the link's address", _FROM_LINK6, goto("refuse-protocol")),
     *_pieces("own-ip6", _PIECE6),
     *(
         rule("own-ip6", f"{name} for the gateway", match, _TO_GATEWAY, _TO_UNICAST6, ACCEPT)
@@ -186,8 +191,6 @@ RULES: tuple[Rule, ...] = (
             ("pieces of ICMP", (*_PIECE6, *equals(_INNER6, IP6.icmp))),
         )
     ),
-    rule("own-ip6", "no router is asked for", _ROUTER_SOLICIT, goto("hush")),
-    rule("own-ip6", "no group is joined", _GROUPS, goto("hush")),
     rule("own-ip6", "nothing else", goto("refuse-protocol")),
     rule("own-nd", "without an option", equals(_LENGTH6, b"\0\x18"), ACCEPT),
     rule(

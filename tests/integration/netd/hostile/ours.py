@@ -62,6 +62,7 @@ POLICIES = {
 }
 LIMITS = {
     "counted": pb.Limits(connections=CONNECTIONS),
+    "counted6": pb.Limits(connections=CONNECTIONS),
     "slow": pb.Limits(egress_packets=RATE, ingress_packets=RATE),
     "thin": pb.Limits(egress_bytes=BYTES, ingress_bytes=BYTES),
 }

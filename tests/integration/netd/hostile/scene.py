@@ -27,7 +27,7 @@ LINK_PORT = 9000
 WAYS_IN = {8080: "0.0.0.0", 8081: "127.0.0.1"}
 """Ports of the host that lead to alice's port 8000, by TCP."""
 CONNECTIONS = 32
-"""Connections that `counted` may have."""
+"""Connections that `counted` and `counted6` may have."""
 RATE = 100
 """Packets a second that `slow` may send, and be sent."""
 SECONDS = 5
@@ -49,7 +49,7 @@ ROSTER = (
     "slow",
     "thin",
 )
-ROSTER6 = ("mallory6", "alice6", "ruled6", "mute6")
+ROSTER6 = ("mallory6", "alice6", "ruled6", "mute6", "counted6")
 
 
 class Control(Protocol):

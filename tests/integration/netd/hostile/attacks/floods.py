@@ -1,14 +1,22 @@
 """More than a guest's share: of tracked connections, of rates, of the host's memory.
 
-`counted` may have CONNECTIONS connections, `slow` RATE packets a second, `thin` BYTES a second.
+`counted` and `counted6` may have CONNECTIONS connections, `slow` RATE packets a second, and `thin`
+BYTES a second.
 """
 
 import asyncio
 
 import dns.message
-from packets import SYN, fragments, icmp, tcp, udp
+from packets import ICMPV6, SYN, fragments, icmp, icmpv6_body, ipv6, link_local, tcp, udp
 
-from tests.integration.netd.hostile.attack import Attack, own_tcp, own_udp, sport
+from tests.integration.netd.hostile.attack import (
+    Attack,
+    own_echo6,
+    own_tcp,
+    own_udp,
+    own_udp6,
+    sport,
+)
 from tests.integration.netd.hostile.attacks.names import resolve
 from tests.integration.netd.hostile.scene import (
     CONNECTIONS,
@@ -55,6 +63,17 @@ def pinging(scene, me, number, mark):
 
 def asking(scene, me, number, mark):
     return me.up(udp(me.address, scene.dns or me.gateway, 20_000 + number, 53, mark))
+
+
+def asking_from_the_link(scene, me, number, mark):
+    """Ask from the address that every link has by itself, which no port's limit names."""
+    return me.up(udp(link_local(me.mac), me.port.ipv6_gateway, 20_000 + number, 53, mark))
+
+
+def pinging_from_the_link(scene, me, number, mark):
+    source, gateway = link_local(me.mac), me.port.ipv6_gateway
+    body = icmpv6_body(source, gateway, 128, 0, number.to_bytes(2) + b"\0\1", mark)
+    return me.up(ipv6(source, gateway, ICMPV6, body))
 
 
 def refused(scene, me, number, mark):
@@ -165,6 +184,16 @@ ATTACKS = (
     Attack("3,000 connections", grows(connecting), own_tcp(), told="counted"),
     Attack("3,000 pings", grows(pinging), own_udp(), told="counted"),
     Attack("3,000 queries", grows(asking), own_udp(), told="counted"),
+    Attack(
+        "3,000 queries from the link's own address",
+        grows(asking_from_the_link, "counted6"),
+        own_udp6(),
+    ),
+    Attack(
+        "3,000 pings from the link's own address",
+        grows(pinging_from_the_link, "counted6"),
+        own_echo6(),
+    ),
     Attack("3,000 refused datagrams", grows(refused, "mallory"), own_udp(), told="mallory"),
     Attack("3,000 forged sources", grows(spoofing, "mallory"), own_udp()),
     Attack("more packets than the rate", out("slow", 12, MANY // 2), soon(own_udp("slow"))),
