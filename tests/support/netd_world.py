@@ -11,7 +11,7 @@ from nexus_netd.model import NetworkSpec, Policy
 from nexus_netd.netd import Netd
 from nexus_netd.policy import OPEN
 from nexus_netd.ports import Asked
-from nexus_netd.repair import bridge_of
+from nexus_netd.network_repair import bridge_of
 from nexus_netd.state import State
 from nexus_netd.store import Store
 from nexus_netd.subnet import Subnet

@@ -17,7 +17,8 @@ from nexus_rpc.errors import NexusError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from nexus_netd.repair import Repair, Repaired
+    from nexus_netd.network_repair import Repaired
+    from nexus_netd.repair import Repair
     from nexus_netd.state import State
     from nexus_netd.turn import Turn
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from nexus_netd.state import State
     from nexus_netd.subnet import Subnet
     from nexus_netd.view import View
+
+_AT_ONCE = 16
 
 _log = logging.getLogger(__name__)
 
@@ -197,7 +200,7 @@ class Netd:
         ports, guests = list(state.view.ports.values()), list(state.view.guests.values())
         async with state.undo() as undo:
             undo.push("the network", self.repair.everything)
-            taps = [tap.name for tap in await kernel.taps() if await kernel.remove_tap(tap)]
+            taps = await self._remove_taps()
             bridges = [
                 one.name for one in await kernel.bridges() if await kernel.remove_bridge(one.name)
             ]
@@ -214,3 +217,18 @@ class Netd:
             state.pins.forget(port.vm_id)
             state.feed.tell("detached", port.vm_id, port.network, "cleaned up")
         return Removed(taps, bridges, tables, leases, ways)
+
+    async def _remove_taps(self) -> list[str]:
+        """Remove all TAPs of ours, several at a time: the kernel takes its time for each."""
+        kernel = self.state.kernel
+        found = list(await kernel.taps())
+        removed: list[str] = []
+        for first in range(0, len(found), _AT_ONCE):
+            some = found[first : first + _AT_ONCE]
+            gone = await asyncio.gather(*map(kernel.remove_tap, some), return_exceptions=True)
+            for tap, outcome in zip(some, gone, strict=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                if outcome:
+                    removed.append(tap.name)
+        return removed

@@ -62,7 +62,7 @@ class Network:
                 [store.policies.keep(spec.default_policy), store.networks.put(spec)],
                 [store.networks.remove(spec.name), store.policies.sweep(spec.default_policy)],
             )
-            await self._repair.network(spec)
+            await self._repair.networks.network(spec)
         self._state.feed.tell("changed", "", spec.name, f"made with {spec.subnet.network}")
         return spec
 
@@ -215,7 +215,7 @@ class Network:
             return  # nothing of it is in the kernel
         for name in bridges:
             await self._kernel.remove_bridge(name)
-        await self._repair.subnets()
+        await self._repair.networks.subnets()
 
     async def _bring_back(self, spec: NetworkSpec) -> None:
         store = self._state.store
@@ -225,7 +225,7 @@ class Network:
             [],
         )
         if self._state.wanted:
-            await self._repair.network(spec)
+            await self._repair.networks.network(spec)
 
     def _vm_ids(self, network: str) -> list[str]:
         return [port.vm_id for port in self._view.ports.values() if port.network == network]

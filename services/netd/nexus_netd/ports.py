@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from nexus_netd.kernel import KernelError, Tap
 from nexus_netd.model import Limits, Policy, Port
-from nexus_netd.repair import bridge_of
+from nexus_netd.network_repair import bridge_of
 from nexus_netd.ruleset import Change
 from nexus_netd.state import of_pins
 from nexus_netd.subnet import FIRST_GUEST
@@ -96,7 +96,7 @@ class Ports:
             change = own.until(NOTHING)
             await state.tell(replace(change, remove=change.remove + pins))
             undo.push("rules", lambda: state.tell(NOTHING.until(own)))
-            undo.push("TAP", lambda: self._repair.tap(guest))
+            undo.push("TAP", lambda: self._repair.taps.tap(guest))
             await self._remove_tap(guest)
             # Last, so that the address is nobody else's while anything of it exists.
             await state.store.commit(
@@ -172,17 +172,17 @@ class Ports:
 
     async def _have_tap(self, guest: Guest) -> None:
         try:
-            await self._repair.tap(guest)
+            await self._repair.taps.tap(guest)
         except KernelError as error:
             if error.errno != errno.EBUSY:
                 raise
-            await self._repair.rename(guest)
+            await self._repair.taps.rename(guest)
 
     async def _remove_tap(self, guest: Guest) -> None:
         if await self._kernel.remove_tap(Tap.of(guest)):
             return
         found = await self._kernel.tap(guest.tap)
-        if found is not None and self._repair.is_of(found, guest):
+        if found is not None and self._repair.taps.is_of(found, guest):
             await self._kernel.remove_tap(found)
         await self._kernel.unroute(guest.bridge, guest.addresses)
 
