@@ -1,17 +1,17 @@
 """netd over a fake kernel, and whether the two agree."""
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Network, ip_address
 
 from fake_kernel import Killed
 
 from nexus_netd.feed import Feed
 from nexus_netd.kernel import Tap
-from nexus_netd.model import NetworkSpec, Policy
+from nexus_netd.model import NetworkSpec
 from nexus_netd.netd import Netd
+from nexus_netd.network_repair import bridge_of
 from nexus_netd.policy import OPEN
 from nexus_netd.ports import Asked
-from nexus_netd.network_repair import bridge_of
 from nexus_netd.state import State
 from nexus_netd.store import Store
 from nexus_netd.subnet import Subnet
@@ -113,14 +113,3 @@ def stored(netd):
         {vm_id: set(view.links_from(vm_id)) for vm_id in view.ports},
         {vm_id: set(view.publications_of(vm_id)) for vm_id in view.ports},
     )
-
-
-def address(text):
-    return ip_address(text)
-
-
-def cidr(text):
-    return ip_network(text)
-
-
-__all__ = ["IPv4Address", "Policy"]

@@ -71,7 +71,7 @@ class NetworkRepair:
         if have is None or not have.intact:
             await self._state.write_tables()
             return [Repaired("rules", f"tables {ruleset.NAME} written")]
-        want = self._state.wants.everything()
+        want = await self._state.everything_wanted()
         change = Change(
             remove=tuple(have.elements - want.elements),
             add=tuple(want.elements - have.elements),

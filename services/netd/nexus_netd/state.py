@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from nexus_netd.model import Guest, NetworkSpec, Policy, Port
     from nexus_netd.pins import Key
     from nexus_netd.policies import Write
-    from nexus_netd.ruleset import Element
+    from nexus_netd.ruleset import Contents, Element
     from nexus_netd.store import Store
     from nexus_netd.wanted import Wanted
     from nexus_rpc.errors import NexusError
@@ -151,7 +152,11 @@ class State:
 
     async def write_tables(self) -> None:
         """Put our tables in place, with all that they must hold, and the pins that are live."""
-        await self.kernel.put_contents(self.wants.everything(), self._live_pins())
+        await self.kernel.put_contents(await self.everything_wanted(), self._live_pins())
+
+    async def everything_wanted(self) -> Contents:
+        """Return all that our tables must hold; on a thread, for 4,000 ports take 0.25 s."""
+        return await asyncio.to_thread(self.wants.everything)
 
     def policies(self, *policies: Policy | None) -> tuple[int, ...]:
         """Return the numbers of policies, for a scope that they come or go with."""
