@@ -26,6 +26,7 @@ LONGEST_BRIDGE = 12  # of Linux's 15; a network's next bridges are NAME-1 to NAM
 _NETWORK = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _BRIDGE = re.compile(r"[A-Za-z0-9_.-]{1,12}")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_TOLD_NAME = re.compile(r"[!-~]{1,1012}")
 _ULA = IPv6Network("fd00::/8")  # RFC 4193: fc00::/8 is not for anybody's use
 
 
@@ -127,6 +128,15 @@ def domain(field: str, text: str, *, pattern: bool) -> str:
     if labels[-1].isdigit():
         raise invalid_field(field, text, "a name; write an address as a cidr")
     return name
+
+
+def is_told_name(text: str) -> bool:
+    """Whether a resolver may say of this that a guest asked for it.
+
+    It is what DNS's master files would have (RFC 1035, 5.1): an octet that is not printable is
+    "\\ddd", so that a name has up to four times its 253 characters.
+    """
+    return _TOLD_NAME.fullmatch(text) is not None
 
 
 def port(field: str, number: int) -> int:

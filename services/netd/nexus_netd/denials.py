@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from nexus_netd import metrics, model
+from nexus_netd import checks, metrics, model
 from nexus_netd.feed import Channel, Missed
 from nexus_netd.kernel import KernelError
 
@@ -44,8 +44,6 @@ LOGGED_IN_ALL = 50
 
 BY_NAME = frozenset({"name", "private answer"})
 """What the resolver refuses for, as resolver.proto has it."""
-
-_LONGEST_NAME = 253  # RFC 1035, without the dot of the root
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +129,7 @@ class Denials:
 
         It reads what guests and name servers send, and might be taken over by one of them.
         """
-        if vm_id in self._guests.guests and rule in BY_NAME and len(domain) <= _LONGEST_NAME:
+        if vm_id in self._guests.guests and rule in BY_NAME and checks.is_told_name(domain):
             self._add(Denial(time.time(), vm_id, rule, domain=domain))
 
     async def watch(self, vm_id: str, last: int, *, follow: bool) -> AsyncIterator[Denial | Missed]:

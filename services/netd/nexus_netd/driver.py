@@ -16,8 +16,10 @@ import grpc
 
 from nexus.netd.v1 import resolver_pb2 as pb
 from nexus.netd.v1 import resolver_pb2_grpc
+from nexus_netd import checks
 from nexus_netd.feed import Missed
 from nexus_netd.model import Mode
+from nexus_netd.requested import MOST_RULES
 from nexus_rpc.channel import OPTIONS
 from nexus_rpc.errors import NexusError, from_rpc_error
 
@@ -184,17 +186,12 @@ class _Session:
 
     async def _answer(self, request: pb.PinRequest) -> None:
         try:
+            domain, addresses, slots = _asked(request)
             async with asyncio.timeout(PIN_SECONDS):
-                await self._pin(
-                    request.vm_id,
-                    request.domain,
-                    _addresses(request),
-                    float(request.ttl),
-                    tuple(request.slots),
-                )
+                await self._pin(request.vm_id, domain, addresses, float(request.ttl), slots)
             answer = pb.DriveRequest(pinned=request.number)
         except (NexusError, ValueError, TimeoutError) as error:
-            _log.debug("%s is not pinned for VM %s: %r", request.domain, request.vm_id, error)
+            _log.debug("not pinned for VM %.64r: %r", request.vm_id, error)
             answer = pb.DriveRequest(not_pinned=request.number)
         self._answers.append(answer)
         self._awake.set()
@@ -287,11 +284,23 @@ def resolves_any_name(policy: Policy) -> bool:
     )
 
 
-def _addresses(request: pb.PinRequest) -> tuple[Address, ...]:
-    """Return the addresses to pin. Raises ValueError."""
-    if len(request.addresses) > _MOST_ADDRESSES:
-        raise ValueError(f"{len(request.addresses)} addresses: at most {_MOST_ADDRESSES}")
-    return tuple(ip_address(text) for text in request.addresses)
+def _asked(request: pb.PinRequest) -> tuple[str, tuple[Address, ...], tuple[int, ...]]:
+    """Return the name, the addresses to pin, and the slots. Raises ValueError.
+
+    What is without bounds here, a resolver that was taken over would have netd drown in.
+    """
+    if not checks.is_told_name(request.domain):
+        raise ValueError(f"{request.domain[:64]!r} is no name")
+    for what, number, most in (
+        ("addresses", len(request.addresses), _MOST_ADDRESSES),
+        ("slots", len(request.slots), MOST_RULES),
+    ):
+        if number > most:
+            raise ValueError(f"{number} {what}: at most {most}")
+    addresses = dict.fromkeys(map(ip_address, request.addresses))
+    if any(address.version == 6 and address.scope_id for address in addresses):
+        raise ValueError("an address has a scope")  # it would be one for the kernel with another
+    return request.domain, tuple(addresses), tuple(dict.fromkeys(request.slots))
 
 
 async def _say(call: Call, request: pb.DriveRequest) -> None:

@@ -151,7 +151,11 @@ async def test_a_forged_source_blames_nobody_else(kernel, denials, told, culprit
     [
         ("mine", "a.example", "open"),
         ("mine", "a.example", ""),
-        ("mine", "a" * 254, "name"),
+        ("mine", "a" * 1_013, "name"),
+        ("mine", "", "name"),
+        ("mine", "a\nb", "name"),
+        ("mine", "\x1b[2J", "name"),
+        ("mine", "\u202ea", "name"),
         ("nobody", "a.example", "name"),
     ],
 )
@@ -160,6 +164,13 @@ async def test_what_no_resolver_says_is_left_out(denials, vm, domain, rule):
         denials.report(vm, domain, rule)
         denials.report("mine", "marker", "name")
     assert found[0].domain == "marker"
+
+
+async def test_a_name_that_is_not_printable_is_told_as_dns_has_it(denials):
+    longest = ".".join(["\\000" * 63] * 3 + ["\\000" * 61])
+    async with next_of(denials, 1) as found:
+        denials.report("mine", longest, "name")
+    assert found[0].domain == longest
 
 
 async def test_unlike_ones_beyond_a_number_are_counted_without_destination(kernel, denials):
