@@ -12,9 +12,10 @@ from ipaddress import ip_address, ip_network
 
 import told as telling
 
-from nexus_netd import elements, nft, policy
-from nexus_netd.netlink import Netlink
-from nexus_netd.routing import PROTOCOL
+from nexus_netd.linux import nft
+from nexus_netd.linux.netlink import Netlink
+from nexus_netd.linux.routing import PROTOCOL
+from nexus_netd.rules import elements, policy
 
 _SECONDS = 30
 _TAP_NAME = re.compile(r"\bnexus\d+\b")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from nexus_netd.kernel import Counters, KernelError, Listener, Overlap, Tap
-from nexus_netd.ruleset import Contents
+from nexus_netd.rules.ruleset import Contents
 
 
 class Killed(BaseException):

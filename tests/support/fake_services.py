@@ -180,6 +180,14 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         self.fakes.tell(vmm_pb2.WatchVmsResponse(deleted_vm_id=vm.id))
         return vmm_pb2.DeleteVmResponse()
 
+    async def UpdateVm(self, request, context):
+        await self.fakes.begin(request, context)
+        vm = self.fakes.find(request.vm)
+        if request.etag not in ("", vm.etag):
+            raise FailedPrecondition("ETAG_MISMATCH", f"the spec of VM {vm.name!r} has changed")
+        request.update_mask.MergeMessage(request.spec, vm.spec, replace_message_field=True)
+        return vmm_pb2.UpdateVmResponse(vm=vm)
+
     async def UpdateNetworkInterface(self, request, context):
         method = await self.fakes.begin(request, context)
         vm = self.fakes.find(request.vm)

@@ -2,10 +2,10 @@
 
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
-from nexus_netd import elements, policy
 from nexus_netd.kernel import Bridge
 from nexus_netd.model import Guest, HostPort, Limits, NetworkSpec, Policy, Protocol
-from nexus_netd.ruleset import Contents
+from nexus_netd.rules import elements, policy
+from nexus_netd.rules.ruleset import Contents
 from nexus_netd.subnet import Subnet, mac
 
 NAME = "nexbr0"

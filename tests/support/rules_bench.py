@@ -15,10 +15,11 @@ from guests import Stack
 from netns import entered, fresh
 from packets import echo, ether, kind_of
 
-from nexus_netd import elements, nflog, nft, policy
+from nexus_netd.linux import nflog, nft
+from nexus_netd.linux.netlink import Netlink
 from nexus_netd.model import Guest, HostPort, Limits, Mode, NetworkSpec, Policy, Protocol
-from nexus_netd.netlink import Netlink
-from nexus_netd.ruleset import Change, Contents
+from nexus_netd.rules import elements, policy
+from nexus_netd.rules.ruleset import Change, Contents
 from nexus_netd.subnet import Subnet, mac
 
 OUTSIDE, UPLINK = "198.51.100.2", "198.51.100.1"  # TEST-NET-2 (RFC 5737)

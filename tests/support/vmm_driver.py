@@ -29,6 +29,7 @@ class World:
     runs: set = field(default_factory=set)
     processes: dict = field(default_factory=dict)
     ends: dict = field(default_factory=dict)
+    words: dict = field(default_factory=dict)
     fault: str = ""
     fails: int = 0
     obeys: bool = True
@@ -105,6 +106,10 @@ class FakeDriver:
         if process is None or not process.booted:
             return None
         return Boot(process.boot, process.pid, "1.12.1")
+
+    async def last_words(self, vm_id):
+        await asyncio.sleep(0)
+        return self.world.words.get(vm_id, "")
 
     async def delete(self, vm_id):
         await asyncio.sleep(0)

@@ -7,7 +7,7 @@ import vmm_firecracker
 from nexus_vmm.assets import Assets
 from nexus_vmm.places import Places
 from nexus_vmm.states import State
-from nexus_vmm.vm import Goal, Network, Spec, Vm
+from nexus_vmm.vm import Goal, Network, Restarts, Spec, Vm
 
 ID = "aaaaaaaaaaaaa"
 NETWORK = Network("tap0", "02:fc:00:00:00:01", "172.16.0.2/12", "172.16.0.1", ("1.1.1.1",))
@@ -63,5 +63,7 @@ def vm(vm_id=ID, name="hello", **changes):
         "boot": "",
         "pid": 0,
         "cid": 3,
+        "restarts": Restarts(),
+        "revision": 1,
     }
     return Vm(**values | changes)

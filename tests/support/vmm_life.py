@@ -79,6 +79,7 @@ class Host:
     def __init__(self, database):
         self.database = database
         self.world = vmm_driver.World()
+        self.boot = "host-boot-1"
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -132,7 +133,7 @@ class Vmm:
         driver = chaos.around(vmm_driver.FakeDriver(host.world, chaos.point))
         vmm.work = Work(tasks)
         vmm.supervisor = Supervisor(vmm.store, driver, vmm.work)
-        await reconcile(vmm.store, driver, vmm.supervisor)
+        await reconcile(vmm.store, driver, vmm.supervisor, host.boot)
         return vmm
 
     async def create(self, name="hello", vm_id="", request_id="", **spec):
@@ -151,6 +152,12 @@ class Vmm:
     async def delete(self, vm="hello", request_id=""):
         body = vmm_pb2.DeleteVmRequest(vm=vm, request_id=request_id)
         await self.supervisor.delete(Request(request_id, "DeleteVm", body), vm)
+
+    async def update(self, fields=("restart",), vm="hello", request_id="", etag="", **spec):
+        body = vmm_pb2.UpdateVmRequest(vm=vm, request_id=request_id)
+        body.update_mask.paths.extend([*fields, repr(spec)])
+        request = Request(request_id, "UpdateVm", body)
+        return await self.supervisor.update(request, vm, vmm_guest.spec(**spec), fields, etag)
 
     async def set_network(self, network, vm="hello", request_id=""):
         body = vmm_pb2.UpdateNetworkInterfaceRequest(vm=vm, request_id=request_id)

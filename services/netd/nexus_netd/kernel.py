@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from nexus_netd import model
     from nexus_netd.model import Address, Cidr, Guest
-    from nexus_netd.ruleset import Change, Contents, Element
+    from nexus_netd.rules.ruleset import Change, Contents, Element
 
 
 class KernelError(Internal):
@@ -35,7 +35,7 @@ class Bridge:
 
     `network` is read from its ifalias, "nexus-network@NAME", and None where there is no such mark.
     `addresses` are all it has beyond link-local ones. `answers` tells whether each of them is a /32
-    or /128, and whether all its settings are as they must be (`nexus_netd.rtnl`, ANSWERS and
+    or /128, and whether all its settings are as they must be (`nexus_netd.linux.rtnl`, ANSWERS and
     BRIDGE): it answers ARP for guests at once, lets 127.0.0.1 be forwarded, neither sends redirects
     nor takes them or source routes, and no frame gets past our rules.
     """
@@ -138,7 +138,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A packet that a rule refused. `reason` is of `nexus_netd.reasons`; `source` may be forged.
+    """A packet that a rule refused. `reason` is of `rules.reasons`; `source` may be forged.
 
     `tap` is its name where the packet was refused on the bridge, "" if it has gone. None and 0
     where the packet has no such thing.

@@ -7,20 +7,20 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nexus_netd.egress import Egress
-from nexus_netd.network import Network
-from nexus_netd.ports import Ports
-from nexus_netd.repair import Repair
-from nexus_netd.turn import Turn
-from nexus_netd.ways import Ways
+from nexus_netd.operations.egress import Egress
+from nexus_netd.operations.network import Network
+from nexus_netd.operations.ports import Ports
+from nexus_netd.operations.repair import Repair
+from nexus_netd.operations.turn import Turn
+from nexus_netd.operations.ways import Ways
 from nexus_rpc.errors import FailedPrecondition, NexusError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from nexus_netd.model import Address, Guest, Limits, Link, NetworkSpec, Policy, Publication
-    from nexus_netd.ports import Asked
-    from nexus_netd.state import State
+    from nexus_netd.operations.ports import Asked
+    from nexus_netd.operations.state import State
     from nexus_netd.subnet import Subnet
     from nexus_netd.view import View
 

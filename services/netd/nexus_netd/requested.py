@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from nexus.netd.v1 import netd_pb2 as pb
 from nexus_netd import checks
-from nexus_netd.elements import MOST_BYTES, MOST_PACKETS
 from nexus_netd.model import (
     EgressRule,
     HostPort,
@@ -19,8 +18,9 @@ from nexus_netd.model import (
     Protocol,
     Publication,
 )
-from nexus_netd.networks import DEFAULT
-from nexus_netd.ports import Asked
+from nexus_netd.operations.ports import Asked
+from nexus_netd.records.networks import DEFAULT
+from nexus_netd.rules.elements import MOST_BYTES, MOST_PACKETS
 from nexus_rpc.errors import invalid_field
 from nexus_rpc.ids import check_vm_id
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from nexus.netd.v1 import netd_pb2 as pb
 from nexus.netd.v1 import netd_pb2_grpc
-from nexus_netd import checks, convert, inquiry, obstacles, requested
+from nexus_netd import checks, convert, requested
 from nexus_netd.kernel import Counters
-from nexus_netd.networks import DEFAULT
+from nexus_netd.operations import obstacles
+from nexus_netd.records.networks import DEFAULT
+from nexus_netd.reports import inquiry
 from nexus_rpc import paging
 from nexus_rpc.errors import invalid_field
 from nexus_rpc.ids import check_vm_id
@@ -20,11 +22,11 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from nexus_netd.denials import Denials
     from nexus_netd.model import NetworkSpec, Port
     from nexus_netd.netd import Netd
     from nexus_netd.once import Once
-    from nexus_netd.store import Store
+    from nexus_netd.records.store import Store
+    from nexus_netd.reports.denials import Denials
 
     Context = grpc.aio.ServicerContext[Any, Any]
 

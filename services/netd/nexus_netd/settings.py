@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nexus_netd import checks
 from nexus_netd.model import CONNECTIONS, HostPort, Limits, Mode, NetworkSpec, Policy, Protocol
-from nexus_netd.networks import DEFAULT
+from nexus_netd.records.networks import DEFAULT
 from nexus_netd.requested import DNS, LEAST_MTU, MOST_HOST_PORTS, MOST_MTU
 from nexus_rpc.errors import InvalidArgument
 from nexus_rpc.server import ServerSettings

@@ -4,7 +4,7 @@ import pytest
 from fake_kernel import FakeKernel
 from netns import fresh
 
-from nexus_netd.linux import Linux
+from nexus_netd.linux.port import Linux
 
 
 @pytest.fixture

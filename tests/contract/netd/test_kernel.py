@@ -8,10 +8,10 @@ from ipaddress import IPv4Address, ip_address, ip_network
 import pytest
 from kernel_values import GATEWAY, GATEWAY6, NAME, OWNER, SUBNETS, attach, bridge, contents, guest
 
-from nexus_netd import elements
 from nexus_netd.kernel import KernelError, Tap
 from nexus_netd.model import EgressRule, Mode, Policy
-from nexus_netd.ruleset import Change
+from nexus_netd.rules import elements
+from nexus_netd.rules.ruleset import Change
 
 
 async def until_local(kernel, address):

@@ -10,7 +10,7 @@ import pytest
 from kernel_values import GATEWAY, NAME, OWNER, attach, bridge, guest
 
 from nexus_netd.kernel import KernelError, Tap
-from nexus_netd.linux import Linux
+from nexus_netd.linux.port import Linux
 
 SUBNETS = (ip_network("172.16.0.0/12"), ip_network("fd00:1::/64"))
 

@@ -43,6 +43,50 @@ async def test_create_without_a_network_asks_only_vmm(nexusctl, fakes):
     assert done.json["spec"]["network"] is None
 
 
+async def test_create_with_a_restart_policy(nexusctl, fakes):
+    done = await nexusctl("vm", "create", "hello", "--restart", "always:fixed=5s", "--json")
+    policy = fakes.requests["CreateVm"][0].spec.restart
+    assert policy == vmm_pb2.RestartPolicy(
+        condition=vmm_pb2.RESTART_CONDITION_ALWAYS,
+        delay=vmm_pb2.RESTART_DELAY_FIXED,
+        fixed_seconds=5,
+    )
+    assert done.json["spec"]["restart"] == "always:fixed=5s"
+
+
+async def test_update_names_what_it_changes(nexusctl, fakes):
+    vm = fakes.add_vm("hello")
+    vm.etag, vm.restarts = "2-1", 3
+    vm.spec.memory_mib = 128
+    vm.next_start_time.FromSeconds(1_800_000_000)
+    done = await nexusctl(
+        *("vm", "update", "hello", "--restart", "on-failure", "--cpus", "2", "--etag", "2-1")
+    )
+    assert (done.code, done.out, done.err) == (0, b"hello changed\n", "")
+    (request,) = fakes.requests["UpdateVm"]
+    assert list(request.update_mask.paths) == ["vcpu_count", "restart"]
+    assert (vm.spec.vcpu_count, vm.spec.memory_mib, vm.spec.image) == (2, 128, "debian")
+    listed = (await nexusctl("vm", "list")).out.decode()
+    assert "on-failure:backoff (3)" in listed
+    inspected = (await nexusctl("vm", "inspect", "hello")).out.decode()
+    for line in ("restart         on-failure:backoff", "restarts        3", "etag            2-1"):
+        assert line in inspected
+    told = (await nexusctl("vm", "update", "hello", "--memory", "1G", "--json")).json
+    assert told["spec"]["memory_mib"] == 1024
+    assert told["next_start_time"] == "2027-01-15T08:00:00.000Z"
+
+
+async def test_update_refuses_an_old_etag_and_nothing(nexusctl, fakes):
+    fakes.add_vm("hello")
+    done = await nexusctl("vm", "update", "hello", "--restart", "none", "--etag", "old")
+    assert (done.code, "try: nexusctl vm inspect hello" in done.err) == (5, True)
+    done = await nexusctl("vm", "update", "hello")
+    assert (done.code, "nothing to change" in done.err) == (2, True)
+    done = await nexusctl("vm", "update", "hello", "--cpus", "0")
+    assert (done.code, "1 to 32" in done.err) == (1, True)
+    assert fakes.calls == ["UpdateVm"]
+
+
 async def test_start_waits_for_the_guest(nexusctl, fakes):
     fakes.add_vm("hello")
     done = await nexusctl("vm", "start", "hello", "--json")
@@ -173,7 +217,7 @@ async def test_list(nexusctl, fakes):
         fakes.add_vm(name, READY)
     table = await nexusctl("vm", "list")
     head, *rows = table.out.decode().splitlines()
-    assert head.split() == ["NAME", "ID", "STATE", "ADDRESS", "IMAGE", "AGE"]
+    assert head.split() == ["NAME", "ID", "STATE", "ADDRESS", "IMAGE", "RESTART", "AGE"]
     assert [row.split()[0] for row in rows] == names
     assert rows[0].split()[2:5] == ["ready", "172.16.0.2", "debian"]
     quiet = await nexusctl("vm", "list", "--quiet")

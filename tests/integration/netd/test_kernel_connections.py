@@ -8,9 +8,9 @@ from ipaddress import ip_address
 import pytest
 from guests import Stack
 
-from nexus_netd import conntrack
 from nexus_netd.kernel import Listener
-from nexus_netd.linux import Linux
+from nexus_netd.linux import conntrack
+from nexus_netd.linux.port import Linux
 from nexus_netd.model import Protocol
 
 HERE, THERE, SERVER = (ip_address(f"192.0.2.{number}") for number in (1, 2, 7))

@@ -7,7 +7,7 @@ import pytest
 from kernel_values import NAME, SUBNETS, attach, bridge, contents, guest
 
 from nexus_netd.kernel import Changed, Matter, Tap
-from nexus_netd.linux import Linux
+from nexus_netd.linux.port import Linux
 
 SECONDS = 5
 LAST = Changed(Matter.FORWARDING)

@@ -9,7 +9,7 @@ import pytest
 from guests import Stack
 from kernel_values import GATEWAY, GATEWAY6, NAME, SUBNETS, attach, bridge, guest
 
-from nexus_netd.linux import Linux
+from nexus_netd.linux.port import Linux
 
 SOON = 0.1
 SECONDS = 5

@@ -11,9 +11,9 @@ import struct
 import pytest
 from kernel_values import attach, bridge, guest
 
-from nexus_netd import nflog
 from nexus_netd.kernel import KernelError
-from nexus_netd.linux import Linux
+from nexus_netd.linux import nflog
+from nexus_netd.linux.port import Linux
 
 SECONDS = 5
 

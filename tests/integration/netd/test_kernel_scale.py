@@ -7,7 +7,7 @@ import pytest
 from kernel_values import GATEWAY, GATEWAY6, NAME, SUBNETS, attach, bridge, guest
 
 from nexus_netd.kernel import Tap
-from nexus_netd.linux import Linux
+from nexus_netd.linux.port import Linux
 
 PORTS, PER_BRIDGE = 4_000, 250
 

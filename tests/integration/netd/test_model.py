@@ -20,7 +20,7 @@ from pinning import pinning_resolver
 from tries import Answering, arrives
 
 from nexus.netd.v1 import netd_pb2 as pb
-from nexus_netd import policy
+from nexus_netd.rules import policy
 from nexus_rpc.ids import new_vm_id
 
 UPLINK4, UPLINK6 = "192.0.2.1", "2001:db8:f::1"

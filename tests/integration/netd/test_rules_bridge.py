@@ -41,7 +41,8 @@ from packets import (
 )
 from rules_bench import GATEWAY, GATEWAY6, GATEWAY_MAC, OUTSIDE, OUTSIDE6, Limits, bench, guest
 
-from nexus_netd import elements, nft
+from nexus_netd.linux import nft
+from nexus_netd.rules import elements
 
 LSRR = bytes([131, 7, 4, 198, 51, 100, 9, 0])  # RFC 791, 3.1: loose source route
 ELSEWHERE = "02:fc:00:00:00:99"

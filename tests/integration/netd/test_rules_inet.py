@@ -36,7 +36,6 @@ from rules_bench import (
     guest,
 )
 
-from nexus_netd import elements, firewall
 from nexus_netd.model import (
     EgressRule,
     HostPort,
@@ -47,6 +46,7 @@ from nexus_netd.model import (
     Protocol,
     Publication,
 )
+from nexus_netd.rules import elements, firewall
 from nexus_netd.subnet import Subnet
 
 RULES = Mode.RULES

@@ -9,11 +9,12 @@ from ipaddress import ip_address, ip_network
 import pytest
 from rules_bench import Limits, contents, guest
 
-from nexus_netd import elements, firewall, nft, policy
 from nexus_netd.kernel import ForeignDrop, KernelError
+from nexus_netd.linux import nft
+from nexus_netd.linux.netlink import Netlink
 from nexus_netd.model import EgressRule, Link, Mode, Policy, Protocol, Publication
-from nexus_netd.netlink import Netlink
-from nexus_netd.ruleset import Change, Contents, Element, Family, number
+from nexus_netd.rules import elements, firewall, policy
+from nexus_netd.rules.ruleset import Change, Contents, Element, Family, number
 
 EVERYTHING = Policy(
     Mode.RULES,

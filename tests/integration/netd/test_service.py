@@ -22,7 +22,7 @@ from netns import entered
 
 from nexus.netd.v1 import netd_pb2 as pb
 from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
-from nexus_netd.linux import Linux
+from nexus_netd.linux.port import Linux
 from nexus_rpc.errors import from_rpc_error
 from nexus_rpc.ids import new_vm_id
 

@@ -3,13 +3,17 @@
 import dataclasses
 import importlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import vmm_guest
 
-from nexus_netd import firewall
+from nexus_netd.rules import firewall
 from nexus_rpc.server import ServerSettings, TlsListener
+from nexus_vmm import restarts
 from nexus_vmm.states import TABLE, Event, State
+from nexus_vmm.vm import Condition, Exit, Goal, RestartPolicy
 
 PAGE = (Path(__file__).parents[3] / "docs/architecture.md").read_text()
 
@@ -32,6 +36,20 @@ def test_states():
         if state is not State.DELETED
     }
     assert table("## States of a VM") == {state: [what] for state, what in steps.items()}
+
+
+def test_restart_conditions():
+    told = table("A VM's restart policy")
+    live = vmm_guest.vm(state=State.RUNNING, goal=Goal.RUN)
+    for condition in Condition:
+        vm = replace(live, spec=vmm_guest.spec(restart=RestartPolicy(condition)))
+        dues = [
+            restarts.judge(vm, Event.EXIT, Exit(cause, ""), 1).restarts.due
+            for cause in ("signal", "shutdown")
+        ]
+        dues.append(restarts.after_host_boot(vm, 1).due)
+        assert told.pop(condition) == ["started" if due else "-" for due in dues]
+    assert not told
 
 
 def test_base_chains():

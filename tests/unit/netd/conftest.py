@@ -4,7 +4,7 @@ import pytest
 from fake_kernel import FakeKernel
 from netd_world import MortalDatabase, check_agreement, default, over
 
-from nexus_netd.schema import MIGRATIONS
+from nexus_netd.records.schema import MIGRATIONS
 from nexus_rpc.database import Database
 
 

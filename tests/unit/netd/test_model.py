@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from netd_world import ULA, MortalDatabase, attach, check_agreement, default, other, over, stored
 
 from nexus_netd.model import EgressRule, Limits, Link, Mode, Policy, Protocol, Publication
-from nexus_netd.schema import MIGRATIONS
+from nexus_netd.records.schema import MIGRATIONS
 from nexus_netd.subnet import Subnet
 from nexus_rpc.database import Database
 from nexus_rpc.errors import NexusError

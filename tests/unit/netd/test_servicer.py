@@ -6,9 +6,9 @@ import pytest
 from netd_world import attach
 
 from nexus.netd.v1 import netd_pb2 as pb
-from nexus_netd.denials import Denials
 from nexus_netd.kernel import Counters, Flow, ForeignDrop
 from nexus_netd.once import Once
+from nexus_netd.reports.denials import Denials
 from nexus_netd.servicer import NAME, Servicer
 from nexus_rpc.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
 from nexus_rpc.ids import new_vm_id

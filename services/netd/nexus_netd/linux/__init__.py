@@ -1,0 +1,1 @@
+"""The kernel port on Linux: netlink, TUN, and what they say."""

@@ -1,0 +1,1 @@
+"""What netd does: changes in store and kernel, and their repair."""

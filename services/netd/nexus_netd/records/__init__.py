@@ -1,0 +1,1 @@
+"""The store: networks, leases, policies, links and publications in SQLite."""

@@ -1,0 +1,1 @@
+"""What netd tells: changes, denials, explanations and figures."""
