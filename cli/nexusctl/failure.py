@@ -55,6 +55,8 @@ _TRY = {
     "DEADLINE_EXCEEDED": "nexusctl status, and nexusctl vm list for what became of it",
     "DEFECT": "journalctl -u nexus-{service} on its host, and report it",
     "DISK_FULL": "make room on the host, or ask for a smaller --disk",
+    "ETAG_MISMATCH": "nexusctl vm inspect {vm} shows what it is now",
+    "FIELD_FIXED": "nexusctl vm create makes another",
     "FILE_DENIED": "nexusctl vm exec {vm} -- ls -l, to see who may use it",
     "FILE_NOT_FOUND": "nexusctl vm exec {vm} -- ls, to see what there is",
     "GUEST_BUSY": "wait until other commands in the guest have ended",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nexus.gateway.v1 import gateway_pb2
 from nexus.vmm.v1 import vmm_pb2
+from nexusctl import restart
+from nexusctl.words import word
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -36,14 +38,7 @@ _AGES = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 def vm_state(state: int) -> str:
     """Return the state's word; one that this release does not know yet is told as its number."""
-    return _word(vmm_pb2.VmState, state, "VM_STATE_")
-
-
-def _word(enum: Any, value: int, prefix: str) -> str:  # noqa: ANN401  # protobuf's enum wrappers share no type
-    if value not in enum.values():
-        return f"unknown ({value})"
-    name: str = enum.Name(value)
-    return name.removeprefix(prefix).lower()
+    return word(vmm_pb2.VmState, state, "VM_STATE_")
 
 
 def vm(vm: vmm_pb2.Vm) -> dict[str, Any]:
@@ -63,9 +58,13 @@ def vm(vm: vmm_pb2.Vm) -> dict[str, Any]:
             "disk_mib": vm.spec.disk_mib,
             "network": network,
             "balloon": vm.spec.balloon,
+            "restart": restart.text(vm.spec.restart),
         },
         "create_time": time(vm, "create_time"),
         "state_time": time(vm, "state_time"),
+        "next_start_time": time(vm, "next_start_time"),
+        "restarts": vm.restarts,
+        "etag": vm.etag,
         "boot": vm.boot,
         "pid": vm.pid,
         "cid": vm.cid,
@@ -103,7 +102,7 @@ def _network(end: vmm_pb2.NetworkInterface) -> dict[str, Any]:
 def guest(guest: gateway_pb2.Guest) -> dict[str, Any]:
     """Return what a guest said of itself."""
     return {
-        "state": _word(gateway_pb2.GuestState, guest.state, "GUEST_STATE_"),
+        "state": word(gateway_pb2.GuestState, guest.state, "GUEST_STATE_"),
         "reason": guest.reason,
         "boot_id": guest.boot_id,
         "agent_version": guest.agent_version,

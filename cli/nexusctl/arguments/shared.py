@@ -49,6 +49,17 @@ def add_limits(parser: Parser) -> None:
     )
 
 
+def add_restart(parser: Parser, default: str) -> None:
+    """Add when vmm starts a VM by itself."""
+    parser.add_argument(
+        "--restart",
+        type=values.restart,
+        metavar="POLICY",
+        help="start it again by itself: none, on-boot, always or on-failure, with :backoff, "
+        f":immediate or :fixed=5s ({default})",
+    )
+
+
 def add_port(parser: Parser) -> None:
     """Add how a VM is connected."""
     parser.add_argument("--net", default="", metavar="NETWORK", help="network (default: default)")

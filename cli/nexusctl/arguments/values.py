@@ -7,6 +7,9 @@ import re
 
 _SIZE = re.compile(r"(?P<mib>[0-9]{1,9})M?|(?P<gib>[0-9]{1,6})G", re.IGNORECASE)
 _RATE = re.compile(r"(?P<number>[0-9]{1,12})(?P<unit>[KMG]?)", re.IGNORECASE)
+_RESTART = re.compile(
+    r"(?P<condition>none|on-boot|always|on-failure)(:(?P<delay>backoff|immediate|fixed=[0-9]{1,4}s?))?"
+)
 _UNITS = {"": 1, "K": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 
 
@@ -50,6 +53,18 @@ def rate(text: str) -> int:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a rate, such as 500K or 10M")
     return int(match["number"]) * _UNITS[match["unit"].upper()]
+
+
+def restart(text: str) -> tuple[str, str, int]:
+    """Return condition, delay and, of a fixed delay, seconds of a restart policy."""
+    match = _RESTART.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not none, on-boot, always or on-failure, alone or with :backoff, "
+            ":immediate or :fixed=5s"
+        )
+    delay, _, seconds = (match["delay"] or "backoff").partition("=")
+    return match["condition"], delay, int(seconds.removesuffix("s") or 0)
 
 
 def variable(text: str) -> tuple[str, str]:

@@ -25,7 +25,13 @@ def add_vm(vm: Parser) -> None:
         "--image", default=DEFAULT_IMAGE, help=f"guest image (default {DEFAULT_IMAGE})"
     )
     _add_spec(create)
+    shared.add_restart(create, "default: none")
     add_json(create)
+
+    update = leaf(vm, commands, "update", "change a VM that there is")
+    _add_name(update)
+    _add_update(update)
+    add_json(update)
 
     start = leaf(vm, commands, "start", "boot a VM and wait until its guest is ready")
     _add_name(start)
@@ -78,15 +84,30 @@ def _add_name(parser: Parser) -> None:
     parser.add_argument("vm", metavar="NAME", help="id or name of the VM")
 
 
-def _add_spec(parser: Parser) -> None:
-    parser.add_argument("--kernel", default="", help="guest kernel (default: default)")
-    parser.add_argument("--cpus", type=values.whole, metavar="N", help="vCPUs (default 1)")
+def _add_update(parser: Parser) -> None:
+    shared.add_restart(parser, "at any time")
+    _add_size(parser, "of a VM that is not live")
+    parser.add_argument(
+        "--etag",
+        default="",
+        metavar="ETAG",
+        help="change it only if its etag is still this one, as vm inspect tells it",
+    )
+
+
+def _add_size(parser: Parser, cpus: str, memory: str = "") -> None:
+    parser.add_argument("--cpus", type=values.whole, metavar="N", help=f"vCPUs ({cpus})")
     parser.add_argument(
         "--memory",
         type=values.mebibytes,
         metavar="MIB",
-        help="memory, 512 or 2G (default 128)",
+        help=f"memory, 512 or 2G ({memory or cpus})",
     )
+
+
+def _add_spec(parser: Parser) -> None:
+    parser.add_argument("--kernel", default="", help="guest kernel (default: default)")
+    _add_size(parser, "default 1", "default 128")
     parser.add_argument(
         "--disk", type=values.mebibytes, metavar="MIB", help="disk, 512 or 2G (default 2048)"
     )

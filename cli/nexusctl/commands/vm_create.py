@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from nexus.netd.v1 import netd_pb2
 from nexus.vmm.v1 import vmm_pb2
-from nexus_rpc.errors import invalid_field
-from nexusctl import attach, failure, views
+from nexusctl import attach, failure, restart, views
 from nexusctl.create import Wish, create
 from nexusctl.progress import progress
 from nexusctl.publications import parse
+from nexusctl.sizes import set_sizes
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -19,23 +19,12 @@ if TYPE_CHECKING:
     from nexusctl.services import Services
 
 
-_SIZES = (
-    ("vcpu_count", "cpus", "1 to 32"),
-    ("memory_mib", "memory", "80 to 65536"),
-    ("disk_mib", "disk", "16 to 1048576"),
-)
-"""Fields of VmSpec, the options for them, and their bounds as vmm.proto has them."""
-
-
 def wish(options: Namespace, name: str) -> Wish:
     """Return the VM that the options ask for. Raises InvalidArgument and Failure."""
     spec = vmm_pb2.VmSpec(image=options.image, kernel=options.kernel)
-    for field, option, bounds in _SIZES:
-        value = getattr(options, option)
-        if value == 0:  # on the wire, 0 would ask for the default
-            raise invalid_field(field, value, bounds)
-        if value is not None:
-            setattr(spec, field, value)
+    set_sizes(spec, options)
+    if getattr(options, "restart", None):  # vm run has none
+        spec.restart.CopyFrom(restart.policy(options.restart))
     publications = [parse("--publish", text) for text in options.publish]
     port = attach.wish(options)
     if not options.no_network:

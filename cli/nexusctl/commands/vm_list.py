@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nexusctl import failure, table, terminal, views
 from nexusctl.progress import progress
@@ -33,12 +33,18 @@ async def run(options: Namespace, services: Services) -> int:
         shown = views.vm(vm)
         age = views.age(vm.create_time, now)
         address = shown["address"] or "-"
-        rows.append([vm.name, vm.id, shown["state"], address, vm.spec.image, age])
+        rows.append([vm.name, vm.id, shown["state"], address, vm.spec.image, _restart(shown), age])
     text = table.render(
-        ["NAME", "ID", "STATE", "ADDRESS", "IMAGE", "AGE"],
+        ["NAME", "ID", "STATE", "ADDRESS", "IMAGE", "RESTART", "AGE"],
         rows,
         columns=terminal.width(sys.stdout),
         styles=views.STYLES if terminal.coloured(sys.stdout) else None,
     )
     print(text, end="")
     return failure.OK
+
+
+def _restart(shown: dict[str, Any]) -> str:
+    """Return the policy, and how often it started the VM."""
+    policy: str = shown["spec"]["restart"]
+    return f"{policy} ({shown['restarts']})" if shown["restarts"] else policy

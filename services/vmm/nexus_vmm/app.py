@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import grp
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexus.vmm.v1 import vmm_pb2_grpc
@@ -21,11 +23,13 @@ from nexus_vmm.watch import Hub
 from nexus_vmm.work import Work
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
     from contextlib import AsyncExitStack
 
     from nexus_vmm.settings import Settings
+
+_HOST_BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""A fresh id for each boot of the host (random(4))."""
 
 
 async def compose(
@@ -42,7 +46,9 @@ async def compose(
     tasks.create_task(units.keep_connected())
     driver = FirecrackerDriver(units, places, assets)
     supervisor = Supervisor(store, driver, Work(tasks))
-    await reconcile(store, driver, supervisor)
+    stack.callback(supervisor.close)
+    host_boot = await asyncio.to_thread(_HOST_BOOT.read_text)
+    await reconcile(store, driver, supervisor, host_boot.strip())
     count_vms(hub)
     servicer = VmServicer(store, hub, supervisor, assets, places)
     return [Binding(NAME, vmm_pb2_grpc.add_VmServiceServicer_to_server, servicer, hub.close)]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 LIMIT = 1024 * 1024
 """Bytes of the log that are kept (see GetConsoleLog)."""
 
+_LINES = 5
+_WORDS = 400
+_WORDS_READ = 4096
 _MAX_FILES = 16
 _MAX_ENTRIES = 1024
 
@@ -33,6 +36,20 @@ def read_console(directory: Path, tail_bytes: int) -> bytes:
             pieces.append(os.pread(handle, wanted, max(0, size - wanted)) if wanted else b"")
             wanted -= len(pieces[-1])
     return b"".join(reversed(pieces))
+
+
+def last_words(directory: Path) -> str:
+    """Return the last few lines of the log as one line that people, SQLite and protobuf can take.
+
+    Blocks on the disk.
+    """
+    text = read_console(directory, _WORDS_READ).decode("utf-8", "replace")
+    lines = [" ".join(_plain(line).split()) for line in text.splitlines()]
+    return " | ".join([line for line in lines if line][-_LINES:])[-_WORDS:]
+
+
+def _plain(line: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in line)
 
 
 def _open_all(directory: Path, stack: contextlib.ExitStack) -> list[tuple[int, int]]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from nexus.vmm.v1 import vmm_pb2
+from nexus_vmm.amend import etag
+from nexus_vmm.policy import policy_to_proto
 from nexus_vmm.states import LIVE, Event, State
 from nexus_vmm.watch import Gone, Synced
 
@@ -51,6 +53,9 @@ def to_proto(vm: Vm, places: Places, history: Sequence[Transition] = ()) -> vmm_
         cid=vm.cid,
         pid=vm.pid,
         history=[_transition(change) for change in history],
+        next_start_time=_time(vm.restarts.due) if vm.restarts.due else None,
+        restarts=vm.restarts.count,
+        etag=etag(vm),
     )
 
 
@@ -72,6 +77,7 @@ def _spec(spec: Spec) -> vmm_pb2.VmSpec:
         disk_mib=spec.disk_mib,
         network=_network(spec.network) if spec.network else None,
         balloon=spec.balloon,
+        restart=policy_to_proto(spec.restart),
     )
 
 

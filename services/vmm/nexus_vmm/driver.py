@@ -42,6 +42,9 @@ class Driver(Protocol):
     async def adopt(self, vm_id: str) -> Boot | None:
         """Return the machine if its vCPUs run, whoever booted it; None if it never booted."""
 
+    async def last_words(self, vm_id: str) -> str:
+        """Return the last lines of the machine's console as one short line, or ""."""
+
     async def delete(self, vm_id: str) -> None:
         """Remove the VM's disk and all else that `create` made."""
 

@@ -23,6 +23,9 @@ _tracer = trace.get_tracer(__name__)
 exits = _meter.create_counter(
     "nexus.vmm.exits", description="Processes of VMs that ended, by cause"
 )
+restarts = _meter.create_counter(
+    "nexus.vmm.restarts", description="Starts of VMs by their restart policy"
+)
 _stages = _meter.create_histogram(
     "nexus.vmm.start.duration",
     unit="s",

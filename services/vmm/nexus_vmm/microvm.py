@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import FailedPrecondition
+from nexus_vmm.console import last_words
 from nexus_vmm.disks import discard_home, make_home, remove_home
 from nexus_vmm.firecracker import Api, ApiError, Fault, dial, dial_new, printable
 from nexus_vmm.machine import configuration
@@ -94,6 +95,10 @@ class FirecrackerDriver:
         if info.get("state") != "Running":
             return None
         return Boot(unit.invocation, unit.pid, printable(info.get("vmm_version", "")))
+
+    async def last_words(self, vm_id: str) -> str:
+        """Return the last lines of the machine's console as one short line."""
+        return await asyncio.to_thread(last_words, self._places.console(vm_id))
 
     async def delete(self, vm_id: str) -> None:
         """Remove the VM's disk and all else that `create` made."""

@@ -26,13 +26,16 @@ _AT_ONCE = 8
 _log = logging.getLogger(__name__)
 
 
-async def reconcile(store: Store, driver: Driver, supervisor: Supervisor) -> None:
+async def reconcile(store: Store, driver: Driver, supervisor: Supervisor, host_boot: str) -> None:
     """Repair what differs; runs before the first call is served.
 
+    `host_boot` is the id of the boot of the host: another one than last time starts the VMs that
+    are to run after a boot. What else a restart policy has pending goes on as well.
     A VM that cannot be repaired is reported and left for the next start: the others count more.
     Raises Unavailable, alone or in a group, when systemd does not answer: then nothing can be
     said of any VM.
     """
+    await store.host_booted(host_boot)
     vms = await store.all()
     strays = await driver.inventory() - {vm.id for vm in vms}
     limit = asyncio.Semaphore(_AT_ONCE)
@@ -45,6 +48,8 @@ async def reconcile(store: Store, driver: Driver, supervisor: Supervisor) -> Non
                 _log.error("VM %s cannot be repaired: %s", vm.id, error)
                 if vm.state in LIVE:
                     supervisor.watch(vm)
+                else:
+                    supervisor.schedule(vm)
 
     async def clear(vm_id: str) -> None:
         async with limit:
@@ -74,18 +79,19 @@ async def _repair(vm: Vm, store: Store, driver: Driver, supervisor: Supervisor) 
         await _finish_start(vm, store, driver, supervisor)
     else:
         await driver.kill(vm.id)
+        supervisor.schedule(vm)
 
 
 async def _repair_live(vm: Vm, driver: Driver, supervisor: Supervisor) -> None:
     now = await driver.describe(vm.id)
     if isinstance(now, Exit):
-        await supervisor.ended(vm, now.reason)
+        await supervisor.ended(vm, now)
     elif now.boot != vm.boot:
         await driver.kill(vm.id)
-        await supervisor.ended(vm, "its unit was restarted by someone else")
+        await supervisor.ended(vm, Exit("unknown", "its unit was restarted by someone else"))
     elif vm.goal is Goal.STOP:
         await driver.kill(vm.id)
-        await supervisor.ended(vm, "stopped as asked, after a restart of vmm")
+        await supervisor.ended(vm, Exit("stop", "stopped as asked, after a restart of vmm"))
     else:
         _log.info("VM %s: adopted, pid %d", vm.id, now.pid)
         supervisor.watch(vm)
@@ -97,4 +103,8 @@ async def _finish_start(vm: Vm, store: Store, driver: Driver, supervisor: Superv
         supervisor.watch(await store.started(None, vm.id, boot, "adopted after a restart of vmm"))
         return
     await driver.kill(vm.id)
-    await store.rested(vm.id, Event.START_FAILED, "vmm was restarted while it was starting this VM")
+    if vm.restarts.due:
+        supervisor.schedule(await store.put_back(vm))
+        return
+    end = Exit("start", "vmm was restarted while it was starting this VM")
+    await store.rested(vm.id, Event.START_FAILED, end)

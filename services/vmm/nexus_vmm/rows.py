@@ -7,8 +7,19 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from nexus_rpc import requests
+from nexus_rpc.errors import NotFound
 from nexus_vmm.states import Event, State, after
-from nexus_vmm.vm import Goal, Network, Spec, Transition, Vm
+from nexus_vmm.vm import (
+    Condition,
+    Delay,
+    Goal,
+    Network,
+    RestartPolicy,
+    Restarts,
+    Spec,
+    Transition,
+    Vm,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -43,6 +54,10 @@ MIGRATIONS = (
     CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
     """,
     requests.SCHEMA,
+    """
+    ALTER TABLE vms ADD COLUMN restarts TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE vms ADD COLUMN revision INTEGER NOT NULL DEFAULT 1
+    """,
 )
 
 HISTORY = 20
@@ -51,12 +66,26 @@ HISTORY = 20
 # Context ids below it belong to the hypervisor, the loopback and the host (vsock(7)).
 _FIRST_CID = 3
 _VERSION = "firecracker_version"
+_HOST_BOOT = "host_boot"
 
 
 def find(db: sqlite3.Connection, ref: str) -> Vm | None:
     """Return the VM with the id or name `ref`; no name has the form of an id."""
     row = db.execute("SELECT * FROM vms WHERE id = ? OR name = ?", (ref, ref)).fetchone()
     return _vm(row) if row else None
+
+
+def known(db: sqlite3.Connection, ref: str) -> Vm:
+    """Return the VM with the id or name `ref`. Raises NotFound (VM_NOT_FOUND)."""
+    vm = find(db, ref)
+    if vm is None:
+        raise not_found(ref)
+    return vm
+
+
+def not_found(ref: str) -> NotFound:
+    """Return the error of a reference that leads to no VM."""
+    return NotFound("VM_NOT_FOUND", f"there is no VM {ref!r}", vm=ref)
 
 
 def every(db: sqlite3.Connection) -> list[Vm]:
@@ -117,11 +146,19 @@ def set_goal(db: sqlite3.Connection, vm: Vm, goal: Goal) -> Vm:
     return replace(vm, goal=goal)
 
 
-def set_network(db: sqlite3.Connection, vm: Vm, network: Network) -> Vm:
-    """Record the interface that a VM has now."""
-    spec = replace(vm.spec, network=network)
-    db.execute("UPDATE vms SET spec = ? WHERE seq = ?", (json.dumps(asdict(spec)), vm.seq))
-    return replace(vm, spec=spec)
+def set_spec(db: sqlite3.Connection, vm: Vm, spec: Spec) -> Vm:
+    """Record another spec of a VM."""
+    db.execute(
+        "UPDATE vms SET spec = ?, revision = revision + 1 WHERE seq = ?",
+        (json.dumps(asdict(spec)), vm.seq),
+    )
+    return replace(vm, spec=spec, revision=vm.revision + 1)
+
+
+def set_restarts(db: sqlite3.Connection, vm: Vm, restarts: Restarts) -> Vm:
+    """Record how far the restart policy of a VM has got."""
+    db.execute("UPDATE vms SET restarts = ? WHERE seq = ?", (json.dumps(asdict(restarts)), vm.seq))
+    return replace(vm, restarts=restarts)
 
 
 def set_boot(db: sqlite3.Connection, vm: Vm, boot: Boot) -> Vm:
@@ -143,13 +180,31 @@ def delete(db: sqlite3.Connection, vm_id: str) -> None:
 
 def firecracker_version(db: sqlite3.Connection) -> str:
     """Return the version of the last Firecracker that booted, or ""."""
-    row = db.execute("SELECT value FROM facts WHERE key = ?", (_VERSION,)).fetchone()
-    return str(row["value"]) if row else ""
+    return _fact(db, _VERSION)
 
 
 def set_firecracker_version(db: sqlite3.Connection, version: str) -> None:
     """Record the version of a Firecracker that booted."""
-    db.execute("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", (_VERSION, version))
+    _set_fact(db, _VERSION, version)
+
+
+def host_boot(db: sqlite3.Connection) -> str:
+    """Return the boot of the host that vmm was last started in, or ""."""
+    return _fact(db, _HOST_BOOT)
+
+
+def set_host_boot(db: sqlite3.Connection, boot: str) -> None:
+    """Record the boot of the host that vmm was started in."""
+    _set_fact(db, _HOST_BOOT, boot)
+
+
+def _fact(db: sqlite3.Connection, key: str) -> str:
+    row = db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+    return str(row["value"]) if row else ""
+
+
+def _set_fact(db: sqlite3.Connection, key: str, value: str) -> None:
+    db.execute("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", (key, value))
 
 
 def _vm(row: sqlite3.Row) -> Vm:
@@ -159,9 +214,18 @@ def _vm(row: sqlite3.Row) -> Vm:
     if network:
         lists = {"dns": tuple(network["dns"]), "search": tuple(network.get("search", ()))}
         network = Network(**network | lists)
+    restart = spec.pop("restart", {})  # rows of an earlier release have none
+    restarts = json.loads(values.pop("restarts"))
     return Vm(
-        spec=Spec(**spec, network=network),
+        spec=Spec(**spec, network=network, restart=_policy(**restart)),
+        restarts=Restarts(**restarts | {"ends": tuple(restarts.get("ends", ()))}),
         state=State(values.pop("state")),
         goal=Goal(values.pop("goal")),
         **values,
     )
+
+
+def _policy(
+    condition: str = Condition.NONE, delay: str = Delay.BACKOFF, fixed_seconds: int = 0
+) -> RestartPolicy:
+    return RestartPolicy(Condition(condition), Delay(delay), fixed_seconds)

@@ -14,6 +14,7 @@ from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
 from nexus_rpc import paging
 from nexus_rpc.errors import invalid_field
 from nexus_rpc.ids import check_name, check_vm_id, check_vm_ref
+from nexus_vmm.amend import check_mask
 from nexus_vmm.console import read_console
 from nexus_vmm.convert import GUEST_EVENTS, to_event, to_proto
 from nexus_vmm.interface import check_interface
@@ -37,6 +38,7 @@ _DEFAULT_GRACE = 10
 _MAX_GRACE = 300
 _MAX_REASON = 512
 _MAX_BOOT = 64
+_MAX_ETAG = 64
 _CHUNK = 64 * 1024
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -115,6 +117,22 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
             _request("DeleteVm", request.request_id, request), check_vm_ref("vm", request.vm)
         )
         return vmm_pb2.DeleteVmResponse()
+
+    async def UpdateVm(
+        self, request: vmm_pb2.UpdateVmRequest, context: Context
+    ) -> vmm_pb2.UpdateVmResponse:
+        """Change fields of a VM's spec."""
+        fields = check_mask(request.update_mask.paths)
+        if len(request.etag) > _MAX_ETAG:
+            raise invalid_field("etag", request.etag, "as Vm.etag has it, or empty")
+        vm = await self._supervisor.update(
+            _request("UpdateVm", request.request_id, request),
+            check_vm_ref("vm", request.vm),
+            check_spec(request.spec),
+            fields,
+            request.etag,
+        )
+        return vmm_pb2.UpdateVmResponse(vm=to_proto(vm, self._places))
 
     async def UpdateNetworkInterface(
         self, request: vmm_pb2.UpdateNetworkInterfaceRequest, context: Context

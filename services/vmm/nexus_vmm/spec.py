@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import invalid_field
 from nexus_vmm.interface import check_interface
+from nexus_vmm.policy import check_policy
 from nexus_vmm.vm import Spec
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def check_spec(message: vmm_pb2.VmSpec) -> Spec:
         if message.HasField("network")
         else None,
         balloon=message.balloon,
+        restart=check_policy("spec.restart", message.restart),
     )
 
 

@@ -34,6 +34,7 @@ class Event(StrEnum):
     START_FAILED = "start failed"
     STOP = "stop"
     EXIT = "exit"
+    GAVE_UP = "gave up"
     DELETE = "delete"
     HELLO = "hello"
     PROVISIONING = "provisioning"
@@ -56,6 +57,10 @@ TABLE: dict[tuple[State, Event], State] = {
     **{(state, Event.START_FAILED): State.FAILED for state in _RESTING},
     **{(state, Event.DELETE): State.DELETED for state in _RESTING},
     **{(state, Event.STOP): State.STOPPED for state in LIVE},
+    # Nothing is left to stop, but it stays so, whatever the restart policy has pending.
+    **{(state, Event.STOP): State.STOPPED for state in (State.CRASHED, State.FAILED)},
+    # By the restart policy, which starts a VM in a crash loop no more.
+    **{(state, Event.GAVE_UP): State.FAILED for state in (State.CRASHED, State.FAILED)},
     # A process that ended though nobody had asked for it.
     **{(state, Event.EXIT): State.CRASHED for state in LIVE},
     **{(state, Event.LOST): State.UNREACHABLE for state in LIVE},
@@ -71,7 +76,7 @@ TABLE: dict[tuple[State, Event], State] = {
 
 _WAY_OUT = {
     Event.START: "it is live already",
-    Event.STOP: "it is not live, so there is nothing to stop",
+    Event.STOP: "there is nothing to stop",
     Event.DELETE: "stop it first",
     Event.PROVISIONING: "the agent's hello must be reported first",
     Event.READY: "the agent's hello and the setting up must be reported first",

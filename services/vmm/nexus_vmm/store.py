@@ -9,25 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from nexus_rpc import requests
 from nexus_rpc.database import Database
-from nexus_rpc.errors import AlreadyExists, FailedPrecondition, NotFound
-from nexus_vmm import rows
-from nexus_vmm.states import LIVE, Event, after
-from nexus_vmm.vm import Goal, Vm
+from nexus_rpc.errors import AlreadyExists, FailedPrecondition
+from nexus_vmm import amend, rows
+from nexus_vmm.restarts import after_host_boot, judge
+from nexus_vmm.states import LIVE, Event, State, after
+from nexus_vmm.vm import Goal, Restarts, Vm
 from nexus_vmm.watch import Gone
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from google.protobuf.message import Message
 
-    from nexus_vmm.vm import Boot, Network, Spec, Transition
+    from nexus_vmm.vm import Boot, Exit, Network, Spec, Transition
     from nexus_vmm.watch import Hub
 
 _log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ _GOALS = {Event.START: Goal.RUN, Event.STOP: Goal.STOP, Event.DELETE: Goal.DELET
 def _reached(event: Event, vm: Vm | None) -> bool:
     if event is Event.DELETE or vm is None:
         return vm is None
-    return (vm.state in LIVE) == (event is Event.START)
+    return vm.state in LIVE if event is Event.START else vm.state is State.STOPPED
 
 
 class Store:
@@ -94,10 +95,7 @@ class Store:
 
     async def find(self, ref: str) -> Vm:
         """Return the VM with the id or name `ref`. Raises NotFound (VM_NOT_FOUND)."""
-        vm = await self._database.read(lambda db: rows.find(db, ref))
-        if vm is None:
-            raise _not_found(ref)
-        return vm
+        return await self._database.read(lambda db: rows.known(db, ref))
 
     async def all(self) -> list[Vm]:
         """Return every VM, oldest first."""
@@ -134,7 +132,7 @@ class Store:
             made = claim.state == "done"
             vm = rows.find(db, vm_id)
             if vm is None and made:
-                raise _not_found(vm_id)
+                raise rows.not_found(vm_id)
             # What this very request made may have been given another interface since.
             if vm is not None and not made and (vm.name, vm.spec) != (name, spec):
                 raise AlreadyExists(
@@ -183,7 +181,7 @@ class Store:
                 requests.finish(db, request.id)
                 return Begun(vm, done=True)
             if vm is None:
-                raise _not_found(ref)
+                raise rows.not_found(ref)
             if vm.id != locked:
                 raise Elsewhere(vm.id)
             after(vm.state, event, vm.name)
@@ -191,9 +189,51 @@ class Store:
                 raise FailedPrecondition(
                     "VM_STATE", f"VM {vm.name!r} is being deleted; repeat DeleteVm", vm=vm.name
                 )
-            return Begun(rows.set_goal(db, vm, _GOALS[event]), done=False)
+            vm = rows.set_goal(db, vm, _GOALS[event])
+            # What is asked for now takes the place of what the restart policy had pending.
+            kept = Restarts() if event is Event.START else replace(vm.restarts, due=0)
+            return Begun(rows.set_restarts(db, vm, kept), done=False)
+
+        async with self._order:
+            begun = await self._database.write(work)
+            if begun.vm and not begun.done:
+                self._tell_unless_known(begun.vm)
+        return begun
+
+    async def take_up(self, vm_id: str, due: int) -> Vm | None:
+        """Record that the start that is pending for `due` is under way.
+
+        Returns None, and records nothing, where it is not pending any more.
+        """
+
+        def work(db: sqlite3.Connection) -> Vm | None:
+            vm = rows.find(db, vm_id)
+            if vm is None or vm.restarts.due != due or vm.state in LIVE:
+                return None
+            return None if vm.goal is Goal.DELETE else rows.set_goal(db, vm, Goal.RUN)
 
         return await self._database.write(work)
+
+    async def put_back(self, vm: Vm) -> Vm:
+        """Record that the pending start that was under way is pending as before."""
+        async with self._order:
+            vm = await self._database.write(lambda db: rows.set_goal(db, vm, Goal.STOP))
+            self._hub.publish(vm)
+        return vm
+
+    async def host_booted(self, boot: str) -> None:
+        """Record the boot of the host that this is; after another one, what follows for all VMs."""
+
+        def work(db: sqlite3.Connection) -> list[Vm]:
+            last = rows.host_boot(db)
+            rows.set_host_boot(db, boot)
+            if last in ("", boot):
+                return []
+            now = _now()
+            return [rows.set_restarts(db, vm, after_host_boot(vm, now)) for vm in rows.every(db)]
+
+        for vm in await self._database.write(work):
+            self._hub.publish(vm)
 
     async def started(
         self,
@@ -206,29 +246,38 @@ class Store:
         """Record that the VM's vCPUs run (START or BOOT_AGAIN), and that `request` is done."""
 
         def work(db: sqlite3.Connection) -> Vm:
-            vm = rows.move(db, _known(db, vm_id), event, reason, _now())
+            vm = rows.move(db, rows.known(db, vm_id), event, reason, _now())
             rows.set_firecracker_version(db, boot.version)
             if request:
                 requests.finish(db, request.id)
-            return rows.set_boot(db, vm, boot)
+            # Pending is only what the policy starts; StartVm and the boot watchdog clear it.
+            count = vm.restarts.count + (vm.restarts.due != 0)
+            began = replace(vm.restarts, count=count, due=0, began=vm.changed)
+            return rows.set_restarts(db, rows.set_boot(db, vm, boot), began)
 
         return await self._commit(work)
 
     async def rested(
-        self, vm_id: str, event: Event, reason: str, request: Request | None = None
+        self, vm_id: str, event: Event, end: Exit, words: str = "", request: Request | None = None
     ) -> Vm:
         """Record that the VM has no process (STOP, EXIT or START_FAILED), as wanted or not.
 
-        `request` is done with STOP and forgotten with START_FAILED.
+        What follows is up to its restart policy; `words` are its console's last. `request` is done
+        with STOP and forgotten with START_FAILED.
         """
 
         def work(db: sqlite3.Connection) -> Vm:
-            vm = rows.move(db, _known(db, vm_id), event, reason, _now())
+            now = _now()
+            vm = rows.known(db, vm_id)
+            verdict = judge(vm, event, end, now, words)
+            vm = rows.move(db, vm, event, verdict.reason, now)
+            if verdict.gave_up:
+                vm = rows.move(db, vm, Event.GAVE_UP, verdict.gave_up, now)
             if request and event is Event.STOP:
                 requests.finish(db, request.id)
             elif request:
                 requests.forget(db, request.id)
-            return rows.set_rest(db, vm)
+            return rows.set_restarts(db, rows.set_rest(db, vm), verdict.restarts)
 
         return await self._commit(work)
 
@@ -239,9 +288,7 @@ class Store:
         """
 
         def work(db: sqlite3.Connection) -> tuple[Vm, bool]:
-            vm = rows.find(db, ref)
-            if vm is None:
-                raise _not_found(ref)
+            vm = rows.known(db, ref)
             following = after(vm.state, event, vm.name)
             if vm.boot != boot:
                 raise FailedPrecondition(
@@ -258,31 +305,16 @@ class Store:
         return vm
 
     async def set_network(self, request: Request, ref: str, network: Network) -> Vm:
-        """Record the interface that a VM is to have (see UpdateNetworkInterface).
+        """Record the interface that a VM is to have; see `amend.set_network`."""
+        return await self._amend(lambda db: amend.set_network(db, request, ref, network))
 
-        Raises FailedPrecondition (VM_STATE, NO_INTERFACE), NotFound.
-        """
-
-        def work(db: sqlite3.Connection) -> tuple[Vm, bool]:
-            named = rows.find(db, ref)
-            claim = requests.claim(
-                db, request.id, request.method, request.body, named.id if named else ""
-            )
-            vm = rows.find(db, claim.subject) if claim.subject else None
-            if vm is None:
-                raise _not_found(ref)
-            requests.finish(db, request.id)
-            if claim.state == "done" or vm.spec.network == network:
-                return vm, False
-            _check_interface(vm, network)
-            return rows.set_network(db, vm, network), True
-
-        async with self._order:
-            vm, changed = await self._database.write(work)
-            if changed:
-                _log.info("VM %s: its interface is now %s on %s", vm.id, network.ipv4, network.tap)
-                self._hub.publish(vm)
-        return vm
+    async def update(
+        self, request: Request, ref: str, wanted: Spec, fields: Sequence[str], etag: str
+    ) -> Vm:
+        """Record other values of `fields` of a VM's spec; see `amend.update`."""
+        return await self._amend(
+            lambda db: amend.update(db, request, ref, wanted, fields, expected=etag)
+        )
 
     async def deleted(self, request: Request | None, vm_id: str) -> None:
         """Record that nothing of the VM is left, and that `request` is done."""
@@ -295,12 +327,26 @@ class Store:
 
         await self._commit(work)
 
+    async def _amend(self, work: Callable[[sqlite3.Connection], tuple[Vm, bool]]) -> Vm:
+        async with self._order:
+            vm, changed = await self._database.write(work)
+            if changed:
+                _log.info("VM %s: its spec was changed, etag %s", vm.id, amend.etag(vm))
+                self._hub.publish(vm)
+        return vm
+
     async def _commit(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         async with self._order:
             change = await self._database.write(work)
             if change is not None:
                 self._told(change)
         return change
+
+    def _tell_unless_known(self, vm: Vm) -> None:
+        """Tell of a start that is not pending any more."""
+        before = self._hub.get(vm.id)
+        if before and before.restarts.due != vm.restarts.due:
+            self._hub.publish(vm)
 
     def _told(self, change: Vm | Gone) -> None:
         if isinstance(change, Gone):
@@ -316,38 +362,6 @@ class Store:
 def _now() -> int:
     """Return microseconds since the epoch."""
     return time.time_ns() // 1000
-
-
-def _known(db: sqlite3.Connection, vm_id: str) -> Vm:
-    vm = rows.find(db, vm_id)
-    if vm is None:
-        raise _not_found(vm_id)
-    return vm
-
-
-def _check_interface(vm: Vm, network: Network) -> None:
-    """Refuse an interface that the VM cannot have now."""
-    known = vm.spec.network
-    if known is None:
-        raise FailedPrecondition(
-            "NO_INTERFACE",
-            f"VM {vm.name!r} was made without a network; create it anew to give it one",
-            vm=vm.name,
-        )
-    # A start that is under way holds them as well: its goal is recorded before it begins.
-    held = vm.state in LIVE or vm.goal is Goal.RUN
-    if held and (known.tap, known.mac) != (network.tap, network.mac):
-        raise FailedPrecondition(
-            "VM_STATE",
-            f"VM {vm.name!r} is {vm.state} on {known.tap} with {known.mac}: "
-            "no other TAP or MAC (stop it first)",
-            vm=vm.name,
-            state=vm.state,
-        )
-
-
-def _not_found(ref: str) -> NotFound:
-    return NotFound("VM_NOT_FOUND", f"there is no VM {ref!r}", vm=ref)
 
 
 def _name_taken(name: str) -> AlreadyExists:

@@ -12,22 +12,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from nexus_rpc.errors import DeadlineExceeded, NexusError, NotFound, ResourceExhausted
+from nexus_rpc.errors import (
+    DeadlineExceeded,
+    NexusError,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from nexus_rpc.ids import new_vm_id
 from nexus_vmm import metrics
+from nexus_vmm.restarts import nears_loop, seconds_left
 from nexus_vmm.states import BOOTING, LIVE, Event, State
 from nexus_vmm.store import Elsewhere
-from nexus_vmm.vm import Goal
+from nexus_vmm.timers import Timers
+from nexus_vmm.vm import Exit, Goal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from nexus_vmm.driver import Driver
     from nexus_vmm.store import Begun, Request, Store
-    from nexus_vmm.vm import Boot, Exit, Spec, Vm
+    from nexus_vmm.vm import Boot, Spec, Vm
     from nexus_vmm.work import Work
 
 START_SECONDS = 60.0
@@ -49,6 +57,11 @@ class Supervisor:
         self._store = store
         self._driver = driver
         self._work = work
+        self._timers = Timers(self._wake)
+
+    def close(self) -> None:
+        """Start nothing by itself any more."""
+        self._timers.close()
 
     async def create(self, request: Request, vm_id: str, name: str, spec: Spec) -> Vm:
         """Record a VM and make its disk (see CreateVm). `vm_id` "" makes a fresh id."""
@@ -71,6 +84,22 @@ class Supervisor:
     async def report(self, ref: str, boot: str, event: Event, reason: str) -> Vm:
         """Record what a guest did (see ReportGuest)."""
         return await self._work.run(self._report(ref, boot, event, reason))
+
+    async def update(
+        self, request: Request, ref: str, wanted: Spec, fields: Sequence[str], etag: str
+    ) -> Vm:
+        """Change a VM's spec (see UpdateVm)."""
+        vm = await self._store.update(request, ref, wanted, fields, etag)
+        self.schedule(vm)
+        return vm
+
+    def schedule(self, vm: Vm) -> None:
+        """Start a VM when its restart policy has that due, and not any more where it has not."""
+        if vm.restarts.due and vm.state not in LIVE:
+            left = seconds_left(vm, time.time_ns() // 1000)
+            self._timers.set(vm.id, vm.restarts.due, left)
+        else:
+            self._timers.cancel(vm.id)
 
     def watch(self, vm: Vm) -> None:
         """Notice from now on when the process of a live VM ends."""
@@ -112,9 +141,13 @@ class Supervisor:
             vm = _still(begun.vm, ref)
             if begun.done:
                 return vm
-            await self._driver.stop(vm, grace)
-            metrics.exits.add(1, {"cause": "stop"})
-            return await self._store.rested(vm.id, Event.STOP, "stopped as asked", request)
+            if vm.state in LIVE:
+                await self._driver.stop(vm, grace)
+                metrics.exits.add(1, {"cause": "stop"})
+            else:
+                await self._driver.kill(vm.id)
+            end = Exit("stop", "stopped as asked")
+            return await self._store.rested(vm.id, Event.STOP, end, request=request)
 
     async def _delete(self, request: Request, ref: str) -> None:
         async with self._begun(request, ref, Event.DELETE) as begun:
@@ -140,13 +173,45 @@ class Supervisor:
                 "START_TIMEOUT", f"VM {vm.name!r} did not boot within {within:.3g} s", vm=vm.name
             ) from None
 
-    async def _give_up(self, request: Request, vm: Vm, error: Exception) -> None:
+    def _wake(self, vm_id: str, due: int) -> None:
+        with suppress(Unavailable):  # vmm is stopping, and goes on when it is back
+            self._work.start(self._restart(vm_id, due))
+
+    async def _restart(self, vm_id: str, due: int) -> None:
+        """Start a VM by its restart policy, unless something else happened to it meanwhile."""
+        while True:
+            try:
+                async with self._work.lock(vm_id):
+                    return await self._start_again(vm_id, due)
+            except ResourceExhausted as error:
+                _log.error("VM %s: cannot be started again yet: %s", vm_id, error)
+            await asyncio.sleep(_ROOM_SECONDS)
+
+    async def _start_again(self, vm_id: str, due: int) -> None:
+        vm = await self._store.take_up(vm_id, due)
+        if vm is None:
+            return
+        metrics.restarts.add(1)
+        try:
+            boot = await self._boot(vm, START_SECONDS)
+            reason = f"started again by its policy, {vm.spec.restart.condition}"
+            vm = await self._store.started(None, vm.id, boot, reason)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is told and tried again
+            await self._give_up(None, vm, error)
+        else:
+            self.watch(vm)
+
+    async def _give_up(self, request: Request | None, vm: Vm, error: Exception) -> None:
         """Leave nothing of a failed start but the state FAILED and its reason."""
         try:
             await self._driver.kill(vm.id)
         except (NexusError, OSError) as worse:
             _log.error("VM %s: leftovers of a failed start stay: %s", vm.id, worse)
-        await self._store.rested(vm.id, Event.START_FAILED, _told(error), request)
+        end = Exit("start", _told(error))
+        words = await self._last_words(vm)
+        self.schedule(
+            await self._store.rested(vm.id, Event.START_FAILED, end, words, request=request)
+        )
 
     async def _report(self, ref: str, boot: str, event: Event, reason: str) -> Vm:
         if event is Event.LOST:
@@ -185,7 +250,8 @@ class Supervisor:
         try:
             boot = await self._boot(vm, START_SECONDS)
         except Exception as error:  # noqa: BLE001  # whatever it is, the VM is down and that is told
-            await self.ended(vm, f"{why}; booting it once more failed: {_told(error)}")
+            why = f"{why}; booting it once more failed: {_told(error)}"
+            await self.ended(vm, Exit("start", why))
             return
         reason = f"booted once more: {why}"
         self.watch(await self._store.started(None, vm.id, boot, reason, Event.BOOT_AGAIN))
@@ -213,16 +279,27 @@ class Supervisor:
                 await self._carry_on(now, end.reason)
                 return
             metrics.exits.add(1, {"cause": end.cause})
-            await self.ended(now, end.reason)
+            await self.ended(now, end)
 
-    async def ended(self, vm: Vm, reason: str) -> None:
+    async def ended(self, vm: Vm, end: Exit) -> None:
         """Record that the process of a live VM ended, as wanted or not, and clear up after it."""
         event = Event.STOP if vm.goal is Goal.STOP else Event.EXIT
-        await self._store.rested(vm.id, event, reason)
+        vm = await self._store.rested(vm.id, event, end, await self._last_words(vm))
         try:
             await self._driver.kill(vm.id)
         except (NexusError, OSError) as error:
             _log.warning("VM %s: leftovers of its last run stay: %s", vm.id, error)
+        self.schedule(vm)
+
+    async def _last_words(self, vm: Vm) -> str:
+        """Return the end of a VM's console where its restart policy may give it up by now."""
+        if not nears_loop(vm, time.time_ns() // 1000):
+            return ""
+        try:
+            return await self._driver.last_words(vm.id)
+        except OSError as error:
+            _log.warning("VM %s: its console cannot be read: %s", vm.id, error)
+            return ""
 
     @asynccontextmanager
     async def _begun(self, request: Request, ref: str, event: Event) -> AsyncIterator[Begun]:
@@ -241,6 +318,8 @@ class Supervisor:
                 except Elsewhere as other:
                     locked = other.vm_id
                     continue
+                if not begun.done:
+                    self._timers.cancel(locked)
                 yield begun
                 return
 

@@ -10,6 +10,23 @@ if TYPE_CHECKING:
     from nexus_vmm.states import State
 
 
+class Condition(StrEnum):
+    """When vmm starts a VM by itself (see RestartCondition in vmm.proto)."""
+
+    NONE = "none"
+    ON_BOOT = "on-boot"
+    ALWAYS = "always"
+    ON_FAILURE = "on-failure"
+
+
+class Delay(StrEnum):
+    """How long vmm waits before it does (see RestartDelay in vmm.proto)."""
+
+    BACKOFF = "backoff"
+    IMMEDIATE = "immediate"
+    FIXED = "fixed"
+
+
 class Goal(StrEnum):
     """What was last asked for: where a restart of vmm carries on from."""
 
@@ -38,6 +55,15 @@ class Network:
 
 
 @dataclass(frozen=True)
+class RestartPolicy:
+    """When vmm starts a VM by itself, and how soon; `fixed_seconds` is 0 unless it is FIXED."""
+
+    condition: Condition = Condition.NONE
+    delay: Delay = Delay.BACKOFF
+    fixed_seconds: int = 0
+
+
+@dataclass(frozen=True)
 class Spec:
     """What was asked for, checked and with defaults filled in."""
 
@@ -48,6 +74,23 @@ class Spec:
     disk_mib: int
     network: Network | None
     balloon: bool
+    restart: RestartPolicy = RestartPolicy()
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """How far the restart policy of a VM has got. Times in microseconds since the epoch.
+
+    `count`: starts by the policy since the last StartVm. `due`: when the next one is, 0 for none.
+    `began`: when the last process began. `streak`: ends in a row of a VM that had not run well.
+    `ends`: the last ends that the policy answered.
+    """
+
+    count: int = 0
+    due: int = 0
+    began: int = 0
+    streak: int = 0
+    ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +108,8 @@ class Vm:
     """One microVM. Times in microseconds since the epoch.
 
     `seq` counts creations and orders lists. `boot` is the systemd invocation id of the last
-    start, `pid` Firecracker's process id while the VM is live, otherwise 0.
+    start, `pid` Firecracker's process id while the VM is live, otherwise 0. `revision` counts
+    changes of the spec.
     """
 
     seq: int
@@ -80,6 +124,8 @@ class Vm:
     boot: str
     pid: int
     cid: int
+    restarts: Restarts
+    revision: int
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,9 @@ class FakeHost:
     def spoil_kernel(self):
         self.world.fault = "InstanceStart: Invalid Elf magic number"
 
+    def say(self, line):
+        self.world.words[ID] = line
+
     def fail_to_launch(self):
         self.world.fails = 7
 
@@ -64,6 +67,9 @@ class FirecrackerHost:
 
     def spoil_kernel(self):
         (self.assets.directory / "kernels/default/vmlinux").write_bytes(b"#!/bin/sh")
+
+    def say(self, line):
+        (self.places.console(ID) / "log").write_text(line)
 
     def fail_to_launch(self):
         self.model.launch = vmm_units.fails
@@ -192,6 +198,13 @@ async def test_create_may_be_repeated(host):
     for _ in range(2):
         await host.driver.create(ID, vm.spec)
     assert await host.driver.inventory() == {ID}
+
+
+async def test_the_last_words_are_those_of_the_console(host):
+    await host.driver.create(ID, vmm_guest.vm().spec)
+    assert await host.driver.last_words(ID) == ""
+    host.say("Kernel panic")
+    assert await host.driver.last_words(ID) == "Kernel panic"
 
 
 async def test_a_missing_image_is_named(host):

@@ -1,5 +1,6 @@
 import pytest
 
+from nexusctl import restart
 from nexusctl.arguments import parse
 
 
@@ -50,6 +51,28 @@ def test_of_an_option_given_twice_the_defaults_are_not_shared():
 )
 def test_sizes(text, mebibytes):
     assert parse(["vm", "create", "x", "--memory", text]).memory == mebibytes
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("none", "none"),
+        ("on-boot", "on-boot:backoff"),
+        ("always:backoff", "always:backoff"),
+        ("on-failure:immediate", "on-failure:immediate"),
+        ("always:fixed=5s", "always:fixed=5s"),
+        ("always:fixed=5", "always:fixed=5s"),
+    ],
+)
+def test_restart_policies(text, told):
+    parts = parse(["vm", "update", "x", "--restart", text]).restart
+    assert restart.text(restart.policy(parts)) == told
+
+
+@pytest.mark.parametrize("text", ["", "never", "always:", "always:fixed", "always:fixed=5m"])
+def test_what_is_no_restart_policy(capsys, text):
+    code, err = fails(capsys, "vm", "create", "x", "--restart", text)
+    assert (code, "on-failure" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

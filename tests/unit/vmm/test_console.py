@@ -5,7 +5,7 @@ import os
 import pytest
 
 from nexus_vmm import console
-from nexus_vmm.console import LIMIT, read_console
+from nexus_vmm.console import LIMIT, last_words, read_console
 
 
 @pytest.fixture
@@ -56,3 +56,13 @@ def test_of_very_many_files_only_some_are_looked_at(tmp_path, monkeypatch):
     for number in range(5):
         (tmp_path / str(number)).write_bytes(b"x")
     assert read_console(tmp_path, 0) == b"xxx"
+
+
+def test_the_last_words_are_one_printable_line(tmp_path):
+    assert last_words(tmp_path) == ""
+    text = b"".join(b"line %d\r\n" % number for number in range(9))
+    (tmp_path / "log").write_bytes(text + b"\n \x1b[31mKernel\t panic\x00\xff\r\n\n")
+    told = "line 5 | line 6 | line 7 | line 8 | [31mKernel panic \N{REPLACEMENT CHARACTER}"
+    assert last_words(tmp_path) == told
+    (tmp_path / "log").write_bytes(b"x" * 10_000 + b"end")
+    assert last_words(tmp_path) == "x" * 397 + "end"

@@ -43,7 +43,7 @@ async def test_a_live_vm_gets_other_addresses(vmm, host):
     await vmm.create(network=NETWORK)
     running = await vmm.start()
     moved = await vmm.set_network(MOVED)
-    assert moved == replace(running, spec=replace(running.spec, network=MOVED))
+    assert moved == replace(running, spec=replace(running.spec, network=MOVED), revision=2)
     assert await vmm.store.find("hello") == moved
     assert await vmm.store.history(moved) == await vmm.store.history(running)
 
@@ -164,7 +164,8 @@ def test_a_row_of_an_earlier_release_has_no_ipv6_and_no_search_domains():
     fields = ("tap", "mac", "ipv4", "gateway", "dns")
     spec["network"] = {field: getattr(NETWORK, field) for field in fields}
     db.execute(
-        "INSERT INTO vms VALUES (1, 'a', 'hello', ?, 'created', '', 1, 1, 'stop', '', 0, 3)",
+        "INSERT INTO vms (seq, id, name, spec, state, reason, created, changed, goal, boot, pid,"
+        " cid) VALUES (1, 'a', 'hello', ?, 'created', '', 1, 1, 'stop', '', 0, 3)",
         (json.dumps(spec),),
     )
     assert rows.find(db, "hello").spec.network == NETWORK

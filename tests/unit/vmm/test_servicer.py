@@ -8,6 +8,7 @@ import grpc
 import pytest
 import vmm_driver
 import vmm_guest
+from google.protobuf.field_mask_pb2 import FieldMask
 from vmm_guest import ID
 from vmm_life import Host
 
@@ -20,6 +21,10 @@ from nexus_vmm.store import Store
 from nexus_vmm.supervisor import Supervisor
 from nexus_vmm.watch import LIMIT, Hub
 from nexus_vmm.work import Work
+
+FIXED = pb.RestartPolicy(delay=pb.RESTART_DELAY_FIXED)
+RESTART = FieldMask(paths=["restart"])
+RESTART_SECONDS = "spec.restart.fixed_seconds"
 
 
 @contextlib.asynccontextmanager
@@ -111,6 +116,15 @@ async def test_the_life_of_a_vm(vmm):
         (pb.CreateVmRequest(name="a", request_id="x" * 65), "request_id"),
         (pb.CreateVmRequest(name="a", spec=pb.VmSpec(vcpu_count=33)), "spec.vcpu_count"),
         (pb.CreateVmRequest(name="a", spec=pb.VmSpec(image="../x")), "spec.image"),
+        (pb.CreateVmRequest(name="a", spec=pb.VmSpec(restart=FIXED)), RESTART_SECONDS),
+        (pb.UpdateVmRequest(vm="a"), "update_mask"),
+        (pb.UpdateVmRequest(vm="a", update_mask=FieldMask(paths=["cid"])), "update_mask"),
+        (pb.UpdateVmRequest(update_mask=RESTART), "vm"),
+        (pb.UpdateVmRequest(vm="a", update_mask=RESTART, etag="x" * 65), "etag"),
+        (
+            pb.UpdateVmRequest(vm="a", update_mask=RESTART, spec=pb.VmSpec(restart=FIXED)),
+            RESTART_SECONDS,
+        ),
         (pb.StartVmRequest(), "vm"),
         (pb.StopVmRequest(vm="a", grace_seconds=301), "grace_seconds"),
         (pb.DeleteVmRequest(vm="a b"), "vm"),
@@ -228,6 +242,30 @@ async def test_an_interface_is_changed_whole(vmm):
     request = pb.UpdateNetworkInterfaceRequest(vm="hello", network=network, request_id="one")
     assert (await vmm.UpdateNetworkInterface(request)).vm.spec.network == network
     assert (await vmm.GetVm(pb.GetVmRequest(vm="hello"))).vm.spec.network == network
+
+
+async def test_a_restart_policy_is_told_and_changed(vmm, host):
+    policy = pb.RestartPolicy(
+        condition=pb.RESTART_CONDITION_ALWAYS, delay=pb.RESTART_DELAY_FIXED, fixed_seconds=3600
+    )
+    spec = pb.VmSpec(restart=policy)
+    vm = (await vmm.CreateVm(pb.CreateVmRequest(name="hello", spec=spec))).vm
+    assert (vm.spec.restart, vm.restarts, vm.HasField("next_start_time")) == (policy, 0, False)
+    await vmm.StartVm(pb.StartVmRequest(vm="hello"))
+    call = vmm.WatchVms(pb.WatchVmsRequest())
+    for _ in range(2):
+        await call.read()
+    host.world.end(vm.id)
+    told = (await call.read()).vm
+    assert told.state == pb.VM_STATE_CRASHED
+    assert told.next_start_time.ToSeconds() - told.state_time.ToSeconds() == 3600
+    call.cancel()
+    request = pb.UpdateVmRequest(vm="hello", update_mask=RESTART, etag=told.etag)
+    updated = (await vmm.UpdateVm(request)).vm
+    assert updated.spec.restart.condition == pb.RESTART_CONDITION_NONE
+    assert not updated.HasField("next_start_time")
+    error = await refusal(vmm.UpdateVm(request))
+    assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ETAG_MISMATCH")
 
 
 async def test_a_bad_interface_is_named(vmm):

@@ -5,8 +5,9 @@ from vmm_guest import NETWORK
 
 from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.errors import InvalidArgument
+from nexus_vmm.policy import policy_to_proto
 from nexus_vmm.spec import NUMBERS, check_spec
-from nexus_vmm.vm import Network
+from nexus_vmm.vm import Condition, Delay, Network, RestartPolicy
 
 GOOD = {
     "tap": "tap0",
@@ -29,6 +30,38 @@ def test_defaults_are_those_of_the_proto():
     assert (spec.vcpu_count, spec.memory_mib, spec.disk_mib) == (1, 128, 2048)
     assert (spec.image, spec.kernel) == ("debian", "default")
     assert (spec.network, spec.balloon) == (None, False)
+
+
+def restart(*values):
+    fields = dict(zip(("condition", "delay", "fixed_seconds"), values, strict=False))
+    return vmm_pb2.VmSpec(restart=vmm_pb2.RestartPolicy(**fields))
+
+
+def test_a_restart_policy_is_taken_as_it_is_and_told_again():
+    assert check_spec(restart()).restart == RestartPolicy(Condition.NONE, Delay.BACKOFF)
+    assert check_spec(restart(0, 0)).restart == RestartPolicy()
+    for number, condition in enumerate(Condition, start=1):
+        for wanted in ((number, 1), (number, 2), (number, 3, 1), (number, 3, 3600)):
+            policy = check_spec(restart(*wanted)).restart
+            assert policy.condition is condition
+            assert policy_to_proto(policy) == restart(*wanted).restart
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ((9,), "condition"),
+        ((3, 9), "delay"),
+        ((3, 1, 5), "fixed_seconds"),
+        ((3, 0, 5), "fixed_seconds"),
+        ((3, 3), "fixed_seconds"),
+        ((3, 3, 3601), "fixed_seconds"),
+    ],
+)
+def test_a_bad_field_of_a_restart_policy_is_named(values, field):
+    with pytest.raises(InvalidArgument) as caught:
+        check_spec(restart(*values))
+    assert caught.value.metadata == {"field": f"spec.restart.{field}"}
 
 
 @pytest.mark.parametrize("field", NUMBERS)

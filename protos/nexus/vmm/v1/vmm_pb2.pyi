@@ -19,6 +19,7 @@ Conventions of every Nexus API:
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -59,7 +60,7 @@ class _VmStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VmState.Value
     VM_STATE_CRASHED: _VmState.ValueType  # 8
     """The process ended and nobody had asked for it."""
     VM_STATE_FAILED: _VmState.ValueType  # 9
-    """It could not be started; `state_reason` says why."""
+    """It could not be started, or ended too often (see RestartPolicy); `state_reason` says why."""
 
 class VmState(_VmState, metaclass=_VmStateEnumTypeWrapper):
     """Where a VM is in its life. RUNNING to UNREACHABLE are the live states: a process exists."""
@@ -83,8 +84,72 @@ VM_STATE_STOPPED: VmState.ValueType  # 7
 VM_STATE_CRASHED: VmState.ValueType  # 8
 """The process ended and nobody had asked for it."""
 VM_STATE_FAILED: VmState.ValueType  # 9
-"""It could not be started; `state_reason` says why."""
+"""It could not be started, or ended too often (see RestartPolicy); `state_reason` says why."""
 Global___VmState: _TypeAlias = VmState  # noqa: Y015
+
+class _RestartCondition:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RestartConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RestartCondition.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESTART_CONDITION_UNSPECIFIED: _RestartCondition.ValueType  # 0
+    """As NONE."""
+    RESTART_CONDITION_NONE: _RestartCondition.ValueType  # 1
+    """Never."""
+    RESTART_CONDITION_ON_BOOT: _RestartCondition.ValueType  # 2
+    """After a boot of the host."""
+    RESTART_CONDITION_ALWAYS: _RestartCondition.ValueType  # 3
+    """After a boot of the host, and whenever its process ended."""
+    RESTART_CONDITION_ON_FAILURE: _RestartCondition.ValueType  # 4
+    """After a boot of the host, and whenever its process ended other than by the guest. A guest that
+    shuts down, reboots or panics looks alike from outside: Firecracker ends well.
+    """
+
+class RestartCondition(_RestartCondition, metaclass=_RestartConditionEnumTypeWrapper):
+    """When a VM is started by the service itself."""
+
+RESTART_CONDITION_UNSPECIFIED: RestartCondition.ValueType  # 0
+"""As NONE."""
+RESTART_CONDITION_NONE: RestartCondition.ValueType  # 1
+"""Never."""
+RESTART_CONDITION_ON_BOOT: RestartCondition.ValueType  # 2
+"""After a boot of the host."""
+RESTART_CONDITION_ALWAYS: RestartCondition.ValueType  # 3
+"""After a boot of the host, and whenever its process ended."""
+RESTART_CONDITION_ON_FAILURE: RestartCondition.ValueType  # 4
+"""After a boot of the host, and whenever its process ended other than by the guest. A guest that
+shuts down, reboots or panics looks alike from outside: Firecracker ends well.
+"""
+Global___RestartCondition: _TypeAlias = RestartCondition  # noqa: Y015
+
+class _RestartDelay:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RestartDelayEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RestartDelay.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESTART_DELAY_UNSPECIFIED: _RestartDelay.ValueType  # 0
+    """As BACKOFF."""
+    RESTART_DELAY_BACKOFF: _RestartDelay.ValueType  # 1
+    """1 second, and twice as long each time, to 60; 1 again once the VM has run for 30 seconds."""
+    RESTART_DELAY_IMMEDIATE: _RestartDelay.ValueType  # 2
+    """Not at all."""
+    RESTART_DELAY_FIXED: _RestartDelay.ValueType  # 3
+    """`fixed_seconds`."""
+
+class RestartDelay(_RestartDelay, metaclass=_RestartDelayEnumTypeWrapper):
+    """How long the service waits before it starts a VM again."""
+
+RESTART_DELAY_UNSPECIFIED: RestartDelay.ValueType  # 0
+"""As BACKOFF."""
+RESTART_DELAY_BACKOFF: RestartDelay.ValueType  # 1
+"""1 second, and twice as long each time, to 60; 1 again once the VM has run for 30 seconds."""
+RESTART_DELAY_IMMEDIATE: RestartDelay.ValueType  # 2
+"""Not at all."""
+RESTART_DELAY_FIXED: RestartDelay.ValueType  # 3
+"""`fixed_seconds`."""
+Global___RestartDelay: _TypeAlias = RestartDelay  # noqa: Y015
 
 class _GuestEvent:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -123,6 +188,42 @@ more if the guest was not READY in its first boot (see StartVm).
 Global___GuestEvent: _TypeAlias = GuestEvent  # noqa: Y015
 
 @_typing.final
+class RestartPolicy(_message.Message):
+    """When a VM is started again, and how soon.
+
+    What StopVm stopped stays stopped, and so does what was never started. A start by the policy that
+    fails is tried again. The tenth end within 10 minutes, failed starts counted, is the last: the VM
+    is FAILED, with the console's last lines in `state_reason`, until StartVm or a boot of the host.
+    What is pending is stored: it outlives restarts of the service. A boot of the host starts at once.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONDITION_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    FIXED_SECONDS_FIELD_NUMBER: _builtins.int
+    condition: Global___RestartCondition.ValueType
+    """When. Default: none."""
+    delay: Global___RestartDelay.ValueType
+    """How soon. Default: backoff."""
+    fixed_seconds: _builtins.int
+    """Of FIXED, and only of it: seconds, 1 to 3,600."""
+    def __init__(
+        self,
+        *,
+        condition: Global___RestartCondition.ValueType = ...,
+        delay: Global___RestartDelay.ValueType = ...,
+        fixed_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "delay", b"delay", "fixed_seconds", b"fixed_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestartPolicy: _TypeAlias = RestartPolicy  # noqa: Y015
+
+@_typing.final
 class VmSpec(_message.Message):
     """What was asked for. Fields left out take the defaults given here."""
 
@@ -135,6 +236,7 @@ class VmSpec(_message.Message):
     DISK_MIB_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
     BALLOON_FIELD_NUMBER: _builtins.int
+    RESTART_FIELD_NUMBER: _builtins.int
     vcpu_count: _builtins.int
     """vCPUs, 1 to 32. Default 1."""
     memory_mib: _builtins.int
@@ -151,6 +253,10 @@ class VmSpec(_message.Message):
     def network(self) -> Global___NetworkInterface:
         """The network port, as netd's AttachPort gave it. None: the VM has no network."""
 
+    @_builtins.property
+    def restart(self) -> Global___RestartPolicy:
+        """When the service starts the VM by itself. Default: none."""
+
     def __init__(
         self,
         *,
@@ -161,10 +267,11 @@ class VmSpec(_message.Message):
         disk_mib: _builtins.int = ...,
         network: Global___NetworkInterface | None = ...,
         balloon: _builtins.bool = ...,
+        restart: Global___RestartPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "restart", b"restart"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balloon", b"balloon", "disk_mib", b"disk_mib", "image", b"image", "kernel", b"kernel", "memory_mib", b"memory_mib", "network", b"network", "vcpu_count", b"vcpu_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balloon", b"balloon", "disk_mib", b"disk_mib", "image", b"image", "kernel", b"kernel", "memory_mib", b"memory_mib", "network", b"network", "restart", b"restart", "vcpu_count", b"vcpu_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -279,6 +386,9 @@ class Vm(_message.Message):
     CID_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    NEXT_START_TIME_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """63 random bits as 13 characters of base32, lowercase."""
     name: _builtins.str
@@ -295,6 +405,10 @@ class Vm(_message.Message):
     """The guest's vsock context id."""
     pid: _builtins.int
     """Firecracker's process id, while the VM is live."""
+    restarts: _builtins.int
+    """How often its restart policy started it since the last StartVm."""
+    etag: _builtins.str
+    """Changes whenever the spec does, and only then; for UpdateVm."""
     @_builtins.property
     def spec(self) -> Global___VmSpec:
         """What was asked for, with defaults filled in."""
@@ -311,6 +425,10 @@ class Vm(_message.Message):
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transition]:
         """The last changes of state, oldest first; at most 20. Only GetVm fills it."""
 
+    @_builtins.property
+    def next_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When its restart policy starts it again; not set while nothing is pending."""
+
     def __init__(
         self,
         *,
@@ -326,10 +444,13 @@ class Vm(_message.Message):
         cid: _builtins.int = ...,
         pid: _builtins.int = ...,
         history: _abc.Iterable[Global___Transition] | None = ...,
+        next_start_time: _timestamp_pb2.Timestamp | None = ...,
+        restarts: _builtins.int = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "next_start_time", b"next_start_time", "spec", b"spec", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "cid", b"cid", "create_time", b"create_time", "history", b"history", "id", b"id", "name", b"name", "pid", b"pid", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "state_time", b"state_time", "vsock_path", b"vsock_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "cid", b"cid", "create_time", b"create_time", "etag", b"etag", "history", b"history", "id", b"id", "name", b"name", "next_start_time", b"next_start_time", "pid", b"pid", "restarts", b"restarts", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "state_time", b"state_time", "vsock_path", b"vsock_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -645,6 +766,74 @@ class DeleteVmResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteVmResponse: _TypeAlias = DeleteVmResponse  # noqa: Y015
+
+@_typing.final
+class UpdateVmRequest(_message.Message):
+    """Asks to change a VM's spec."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VM_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes a repeat safe; at most 64 characters."""
+    vm: _builtins.str
+    """Id or name."""
+    etag: _builtins.str
+    """Vm.etag as the caller read it; empty: whatever it is."""
+    @_builtins.property
+    def spec(self) -> Global___VmSpec:
+        """The new values of the fields in `update_mask`; others are ignored. What is left out here takes
+        its default.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Names of fields of VmSpec, "restart". At least one."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        vm: _builtins.str = ...,
+        spec: Global___VmSpec | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "request_id", b"request_id", "spec", b"spec", "update_mask", b"update_mask", "vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateVmRequest: _TypeAlias = UpdateVmRequest  # noqa: Y015
+
+@_typing.final
+class UpdateVmResponse(_message.Message):
+    """The VM with the new spec."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vm(self) -> Global___Vm:
+        """The VM."""
+
+    def __init__(
+        self,
+        *,
+        vm: Global___Vm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateVmResponse: _TypeAlias = UpdateVmResponse  # noqa: Y015
 
 @_typing.final
 class UpdateNetworkInterfaceRequest(_message.Message):

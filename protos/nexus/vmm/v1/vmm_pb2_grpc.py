@@ -73,6 +73,11 @@ class VmServiceStub(object):
                 request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.DeleteVmRequest.SerializeToString,
                 response_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.DeleteVmResponse.FromString,
                 _registered_method=True)
+        self.UpdateVm = channel.unary_unary(
+                '/nexus.vmm.v1.VmService/UpdateVm',
+                request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.UpdateVmRequest.SerializeToString,
+                response_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.UpdateVmResponse.FromString,
+                _registered_method=True)
         self.UpdateNetworkInterface = channel.unary_unary(
                 '/nexus.vmm.v1.VmService/UpdateNetworkInterface',
                 request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.UpdateNetworkInterfaceRequest.SerializeToString,
@@ -158,17 +163,34 @@ class VmServiceServicer(object):
     def StopVm(self, request, context):
         """Stops a VM and returns once its process is gone. The disk stays.
 
-        First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed.
-        FAILED_PRECONDITION (VM_STATE): the VM is not live.
+        First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A VM that crashed or failed
+        has no process: it becomes STOPPED, and a start that its restart policy had pending is cancelled.
+        FAILED_PRECONDITION (VM_STATE): the VM was never started, or is stopped already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteVm(self, request, context):
-        """Deletes a VM that is not live, and its disk. Nothing of it remains.
+        """Deletes a VM that is not live, and its disk. Nothing of it remains, no pending start either.
 
         FAILED_PRECONDITION (VM_STATE): the VM is live; stop it first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateVm(self, request, context):
+        """Changes fields of a VM's spec, those that `update_mask` names.
+
+        `restart` may change in any state. It takes effect with the next end of the process: a start
+        that is pending stays so, unless the new policy never starts a VM that ended. `vcpu_count`,
+        `memory_mib` and `balloon` may change while no process exists, and take effect with the next
+        start. What is so already is no change.
+        FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read the VM
+        again. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
+        being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
+        disk was made for, and `network` has UpdateNetworkInterface.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -258,6 +280,11 @@ def add_VmServiceServicer_to_server(servicer, server):
                     servicer.DeleteVm,
                     request_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.DeleteVmRequest.FromString,
                     response_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.DeleteVmResponse.SerializeToString,
+            ),
+            'UpdateVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateVm,
+                    request_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.UpdateVmRequest.FromString,
+                    response_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.UpdateVmResponse.SerializeToString,
             ),
             'UpdateNetworkInterface': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateNetworkInterface,
@@ -456,6 +483,33 @@ class VmService(object):
             '/nexus.vmm.v1.VmService/DeleteVm',
             nexus_dot_vmm_dot_v1_dot_vmm__pb2.DeleteVmRequest.SerializeToString,
             nexus_dot_vmm_dot_v1_dot_vmm__pb2.DeleteVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.vmm.v1.VmService/UpdateVm',
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.UpdateVmRequest.SerializeToString,
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.UpdateVmResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -84,13 +84,26 @@ class VmServiceStub:
     StopVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.StopVmRequest, _vmm_pb2.StopVmResponse]
     """Stops a VM and returns once its process is gone. The disk stays.
 
-    First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed.
-    FAILED_PRECONDITION (VM_STATE): the VM is not live.
+    First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A VM that crashed or failed
+    has no process: it becomes STOPPED, and a start that its restart policy had pending is cancelled.
+    FAILED_PRECONDITION (VM_STATE): the VM was never started, or is stopped already.
     """
     DeleteVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.DeleteVmRequest, _vmm_pb2.DeleteVmResponse]
-    """Deletes a VM that is not live, and its disk. Nothing of it remains.
+    """Deletes a VM that is not live, and its disk. Nothing of it remains, no pending start either.
 
     FAILED_PRECONDITION (VM_STATE): the VM is live; stop it first.
+    """
+    UpdateVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.UpdateVmRequest, _vmm_pb2.UpdateVmResponse]
+    """Changes fields of a VM's spec, those that `update_mask` names.
+
+    `restart` may change in any state. It takes effect with the next end of the process: a start
+    that is pending stays so, unless the new policy never starts a VM that ended. `vcpu_count`,
+    `memory_mib` and `balloon` may change while no process exists, and take effect with the next
+    start. What is so already is no change.
+    FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read the VM
+    again. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
+    being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
+    disk was made for, and `network` has UpdateNetworkInterface.
     """
     UpdateNetworkInterface: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.UpdateNetworkInterfaceRequest, _vmm_pb2.UpdateNetworkInterfaceResponse]
     """Changes the addresses, gateways, DNS servers, search domains and MTU of a VM that has an
@@ -166,13 +179,26 @@ class VmServiceAsyncStub(VmServiceStub):
     StopVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.StopVmRequest, _vmm_pb2.StopVmResponse]  # type: ignore[assignment]
     """Stops a VM and returns once its process is gone. The disk stays.
 
-    First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed.
-    FAILED_PRECONDITION (VM_STATE): the VM is not live.
+    First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A VM that crashed or failed
+    has no process: it becomes STOPPED, and a start that its restart policy had pending is cancelled.
+    FAILED_PRECONDITION (VM_STATE): the VM was never started, or is stopped already.
     """
     DeleteVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.DeleteVmRequest, _vmm_pb2.DeleteVmResponse]  # type: ignore[assignment]
-    """Deletes a VM that is not live, and its disk. Nothing of it remains.
+    """Deletes a VM that is not live, and its disk. Nothing of it remains, no pending start either.
 
     FAILED_PRECONDITION (VM_STATE): the VM is live; stop it first.
+    """
+    UpdateVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.UpdateVmRequest, _vmm_pb2.UpdateVmResponse]  # type: ignore[assignment]
+    """Changes fields of a VM's spec, those that `update_mask` names.
+
+    `restart` may change in any state. It takes effect with the next end of the process: a start
+    that is pending stays so, unless the new policy never starts a VM that ended. `vcpu_count`,
+    `memory_mib` and `balloon` may change while no process exists, and take effect with the next
+    start. What is so already is no change.
+    FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read the VM
+    again. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
+    being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
+    disk was made for, and `network` has UpdateNetworkInterface.
     """
     UpdateNetworkInterface: _aio.UnaryUnaryMultiCallable[_vmm_pb2.UpdateNetworkInterfaceRequest, _vmm_pb2.UpdateNetworkInterfaceResponse]  # type: ignore[assignment]
     """Changes the addresses, gateways, DNS servers, search domains and MTU of a VM that has an
@@ -275,8 +301,9 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_vmm_pb2.StopVmResponse, _abc.Awaitable[_vmm_pb2.StopVmResponse]]:
         """Stops a VM and returns once its process is gone. The disk stays.
 
-        First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed.
-        FAILED_PRECONDITION (VM_STATE): the VM is not live.
+        First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A VM that crashed or failed
+        has no process: it becomes STOPPED, and a start that its restart policy had pending is cancelled.
+        FAILED_PRECONDITION (VM_STATE): the VM was never started, or is stopped already.
         """
 
     @_abc_1.abstractmethod
@@ -285,9 +312,27 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vmm_pb2.DeleteVmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vmm_pb2.DeleteVmResponse, _abc.Awaitable[_vmm_pb2.DeleteVmResponse]]:
-        """Deletes a VM that is not live, and its disk. Nothing of it remains.
+        """Deletes a VM that is not live, and its disk. Nothing of it remains, no pending start either.
 
         FAILED_PRECONDITION (VM_STATE): the VM is live; stop it first.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateVm(
+        self,
+        request: _vmm_pb2.UpdateVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vmm_pb2.UpdateVmResponse, _abc.Awaitable[_vmm_pb2.UpdateVmResponse]]:
+        """Changes fields of a VM's spec, those that `update_mask` names.
+
+        `restart` may change in any state. It takes effect with the next end of the process: a start
+        that is pending stays so, unless the new policy never starts a VM that ended. `vcpu_count`,
+        `memory_mib` and `balloon` may change while no process exists, and take effect with the next
+        start. What is so already is no change.
+        FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read the VM
+        again. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
+        being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
+        disk was made for, and `network` has UpdateNetworkInterface.
         """
 
     @_abc_1.abstractmethod

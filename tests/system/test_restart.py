@@ -1,0 +1,63 @@
+"""Restart policies with real VMs: a killed one comes back by itself, a stopped one does not."""
+
+
+def _vm(devhost, name):
+    return devhost.json("vm", "inspect", name)
+
+
+def _back(devhost, before):
+    """Wait until the VM is ready in another boot than `before`, and return it."""
+
+    def is_back():
+        vm = _vm(devhost, before["name"])
+        return vm["state"] == "ready" and vm["boot"] != before["boot"]
+
+    devhost.until(f"{before['name']} is back", is_back)
+    return _vm(devhost, before["name"])
+
+
+def test_a_killed_firecracker_comes_back_at_the_same_address_and_the_history_says_why(
+    devhost, make_vm
+):
+    name = make_vm("phoenix", "--restart", "always")
+    before = _vm(devhost, name)
+
+    devhost.run(f"kill -9 {before['pid']}")
+
+    after = _back(devhost, before)
+    assert after["spec"] == before["spec"]
+    assert (after["restarts"], after["next_start_time"]) == (1, None)
+    assert devhost.exec(name, "hostname").stdout.decode().strip() == name
+    reasons = [step["reason"] for step in after["history"]]
+    killed = next(reason for reason in reasons if "SIGKILL" in reason)
+    assert killed.endswith("to be started again in 1 s")
+    assert reasons[reasons.index(killed) + 1] == "started again by its policy, always"
+
+
+def test_a_vm_that_is_killed_while_vmm_is_away_comes_back_with_it(devhost, make_vm):
+    name = make_vm("twice", "--restart", "on-failure:immediate")
+    before = _vm(devhost, name)
+    devhost.run(f"systemctl stop nexus-vmm; kill -9 {before['pid']}")
+    devhost.until(
+        "its unit has failed",
+        lambda: "failed" in devhost.out(f"systemctl show -P ActiveState nexus-vm@{before['id']}"),
+    )
+    devhost.run("systemctl start nexus-vmm")
+    assert _back(devhost, before)["restarts"] == 1
+
+
+def test_a_deliberate_stop_stays_and_cancels_what_is_pending(devhost, make_vm):
+    name = make_vm("still", "--restart", "always:immediate")
+    devhost.nexusctl("vm", "stop", name)
+    assert (_vm(devhost, name)["state"], _vm(devhost, name)["next_start_time"]) == ("stopped", None)
+
+    devhost.nexusctl("vm", "update", name, "--restart", "always:fixed=3600s")
+    devhost.nexusctl("vm", "start", name, timeout=180)
+    devhost.run(f"kill -9 {_vm(devhost, name)['pid']}")
+    devhost.until("a start is pending", lambda: _vm(devhost, name)["next_start_time"])
+    devhost.nexusctl("vm", "stop", name)
+    devhost.run("systemctl restart nexus-vmm")
+    devhost.until("vmm serves", lambda: devhost.nexusctl("status", check=False).returncode == 0)
+    vm = _vm(devhost, name)
+    assert (vm["state"], vm["next_start_time"], vm["restarts"]) == ("stopped", None, 0)
+    assert devhost.out(f"systemctl show -P ActiveState nexus-vm@{vm['id']}").strip() == "inactive"
