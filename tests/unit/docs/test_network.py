@@ -39,7 +39,7 @@ def test_reasons():
 def raised():
     """Return the reasons of all errors that netd's code raises to callers, with their status."""
     found = {"KERNEL": kernel.KernelError.code}
-    for path in Path(nexus_netd.__file__).parent.glob("*.py"):
+    for path in Path(nexus_netd.__file__).parent.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text())):
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
                 continue
