@@ -11,7 +11,7 @@ from nexus_netd.operations.state import of_pins
 from nexus_netd.rules import elements
 from nexus_netd.rules.ruleset import Change
 from nexus_rpc.addresses import may_be_given
-from nexus_rpc.errors import invalid_field
+from nexus_rpc.errors import NotFound, invalid_field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,9 +108,11 @@ class Egress:
 
         The resolver asks for it, which has no say in what is allowed: the slots must be rules of
         the guest's policy that allow the name, the addresses public, or allowed by a rule's cidr.
-        Raises NotFound, InvalidArgument, KernelError.
+        Raises NotFound, InvalidArgument, KernelError; then the guest may ask again.
         """
         self._state.port(vm_id)
+        if self._state.pins.is_leaving(vm_id):
+            raise NotFound("PORT_NOT_FOUND", f"VM {vm_id} is being detached", vm_id=vm_id)
         guest = self._view.guests[vm_id]
         rules = guest.policy.rules
         if not 0 < ttl <= LONGEST_PIN:
@@ -132,12 +134,15 @@ class Egress:
         ]
         # From here to the kernel's queue nothing else runs: a change of policy is before or after.
         renewal = self._state.pins.give(vm_id, domain, keys, ttl)
-        await self._state.tell(
-            Change(
-                remove=of_pins(guest, dict.fromkeys(renewal.remove, 0.0)),
-                add=of_pins(guest, renewal.add),
-            )
+        change = Change(
+            remove=of_pins(guest, dict.fromkeys(renewal.remove, 0.0)),
+            add=of_pins(guest, renewal.add),
         )
+        try:
+            await self._state.tell(change, write=False)
+        except BaseException:
+            self._state.pins.doubt(vm_id, renewal.add)
+            raise
 
 
 def _allows(rule: EgressRule, domain: str) -> bool:

@@ -32,6 +32,7 @@ Key = tuple["Address", int]
 class _Given:
     domain: str
     until: float  # on the monotonic clock
+    sure: bool = True  # whether the kernel has said that it has it
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Pins:
         self._now = now
         self._wall = wall
         self._given: dict[str, dict[Key, _Given]] = {}
+        self._leaving: set[str] = set()
 
     def give(self, vm_id: str, domain: str, keys: Collection[Key], seconds: float) -> Renewal:
         """Remember what the guest is given; return what the kernel is to be told.
@@ -67,7 +69,7 @@ class Pins:
         for key in keys:
             known = mine.pop(key, None)
             until = now + seconds
-            if known is not None and known.until >= until:
+            if known is not None and known.sure and known.until >= until:
                 mine[key] = _Given(domain, known.until)
                 continue
             if known is not None and known.until + _LATE > now:
@@ -80,6 +82,13 @@ class Pins:
             if mine.pop(oldest).until + _LATE > now:
                 remove.append(oldest)
         return Renewal(remove, add)
+
+    def doubt(self, vm_id: str, keys: Collection[Key]) -> None:
+        """Take it that the kernel may or may not have these: it is to be told of them again."""
+        mine = self._given.get(vm_id, {})
+        for key in keys:
+            if key in mine:
+                mine[key].sure = False
 
     def load(self, vm_id: str, policy: Policy, live: Mapping[Key, float]) -> None:
         """Take up what the kernel has of a guest; the rule's pattern stands for the name."""
@@ -114,15 +123,27 @@ class Pins:
         }
         return Renewal(remove, add)
 
+    def leave(self, vm_id: str) -> Collection[Key]:
+        """Forget a guest that is about to go, and is given nothing more; return as `forget`."""
+        keys = self.forget(vm_id)
+        self._leaving.add(vm_id)
+        return keys
+
+    def is_leaving(self, vm_id: str) -> bool:
+        """Whether the guest is about to go."""
+        return vm_id in self._leaving
+
     def forget(self, vm_id: str) -> Collection[Key]:
         """Forget a guest; return what the kernel may still have of it."""
         now = self._now()
+        self._leaving.discard(vm_id)
         mine = self._given.pop(vm_id, {})
         return [key for key, given in mine.items() if given.until + _LATE > now]
 
     def restore(self, vm_id: str, keys: Mapping[Key, tuple[str, float]]) -> None:
-        """Take back a `forget` or a `move`: `keys` are what `everything` gave."""
+        """Take back a `leave`, `forget` or `move`: `keys` are what `everything` gave."""
         now = self._now()
+        self._leaving.discard(vm_id)
         self._given[vm_id] = {
             key: _Given(domain, now + seconds) for key, (domain, seconds) in keys.items()
         }

@@ -81,7 +81,7 @@ class Ports:
         linked = {link.from_vm_id for link in self._view.links_to(vm_id)}
         own = state.wants.of_vms([vm_id], numbers)
         given = state.pins.everything(vm_id)
-        pins = of_pins(guest, dict.fromkeys(state.pins.forget(vm_id), 0.0))
+        pins = of_pins(guest, dict.fromkeys(state.pins.leave(vm_id), 0.0))
         async with state.undo() as undo:
             undo.push("pins", lambda: self._bring_back(guest, given))
             change = own.until(NOTHING)

@@ -137,16 +137,21 @@ class State:
             await self.store.commit(settled)
         return cut
 
-    async def tell(self, change: Change) -> None:
-        """Have the rules changed, if they are there; a table that is gone is written anew."""
+    async def tell(self, change: Change, *, write: bool = True) -> None:
+        """Have the rules changed, if they are there; a table that is gone is written anew.
+
+        Not so without `write`, for who does not hold the turn: what it would write may be out of
+        date when it is written.
+        """
         if not self.standing or not any(vars(change).values()):
             return
         try:
             await self.kernel.change(change)
         except KernelError as error:
-            if error.errno is None:
-                self.suspect(Matter.RULES)  # no answer: it may have been done
-            if error.errno != errno.ENOENT:
+            gone = error.errno == errno.ENOENT
+            if error.errno is None or (gone and not write):
+                self.suspect(Matter.RULES)  # without an answer, it may have been done
+            if not gone or not write:
                 raise
             await self.write_tables()
 

@@ -208,3 +208,66 @@ async def test_killed_at_any_call_the_next_start_cuts_what_is_forbidden(start, k
         assert await netd.state.store.leases.unsettled() == []
         await netd.cleanup(force=True)
     assert kills >= 5
+
+
+async def test_a_name_asked_for_during_a_detach_leaves_no_pin_to_who_has_the_address_next(
+    netd, kernel, agree
+):
+    guest = await attach(netd, policy=PYPI)
+
+    async def ask():
+        with pytest.raises(NotFound, match="being detached"):
+            await netd.pin(guest.vm_id, "pypi.org", [NEAR], 3_600.0, [0])
+
+    meanwhile(kernel, "remove_tap", ask)
+    await netd.detach(guest.vm_id)
+    assert kernel.pinned == {}
+    await agree(netd)
+
+
+async def test_a_detach_that_failed_lets_names_be_asked_for_again(netd, kernel, agree):
+    guest = await attach(netd, policy=PYPI)
+    kernel.calls.clear()
+    kernel.fail_at = 2
+    with pytest.raises(KernelError):
+        await netd.detach(guest.vm_id)
+    kernel.fail_at = 0
+    await netd.pin(guest.vm_id, "pypi.org", [NEAR], 60.0, [0])
+    assert len(kernel.pinned) == 1
+    await agree(netd)
+
+
+async def test_a_name_asked_for_during_a_cleanup_brings_no_rules_back(netd, kernel):
+    guest = await attach(netd, policy=PYPI)
+
+    async def ask():
+        with pytest.raises(KernelError):
+            await netd.pin(guest.vm_id, "pypi.org", [NEAR], 60.0, [0])
+
+    meanwhile(kernel, "flows", ask)
+    await netd.cleanup(force=True)
+    assert kernel.empty
+
+
+async def test_a_pin_that_failed_is_made_when_it_is_asked_for_again(netd, kernel, agree):
+    guest = await attach(netd, policy=PYPI)
+    kernel.calls.clear()
+    kernel.fail_at = 1
+    with pytest.raises(KernelError):
+        await netd.pin(guest.vm_id, "pypi.org", [NEAR], 60.0, [0])
+    assert kernel.pinned == {}
+    await netd.pin(guest.vm_id, "pypi.org", [NEAR], 50.0, [0])
+    assert len(kernel.pinned) == 1
+    await agree(netd)
+
+
+def meanwhile(kernel, name, work):
+    """Have `work` done when the kernel is called so next."""
+    call = getattr(kernel, name)
+
+    async def called(*args):
+        delattr(kernel, name)
+        await work()
+        return await call(*args)
+
+    setattr(kernel, name, called)
