@@ -6,16 +6,18 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import grpc
 import pytest
+from agreement import check_agreement as check_everything
 from guests import Stack
 from netd_process import OWNER, SECONDS, configure, refused, running
 from netns import entered
@@ -23,6 +25,7 @@ from netns import entered
 from nexus.netd.v1 import netd_pb2 as pb
 from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
 from nexus_netd.linux.port import Linux
+from nexus_netd.records.schema import MIGRATIONS
 from nexus_rpc.errors import from_rpc_error
 from nexus_rpc.ids import new_vm_id
 
@@ -333,6 +336,38 @@ async def test_two_networks_with_all_there_is_and_a_restart(namespace, tmp_path)
             await netd.stub.DetachPort(pb.DetachPortRequest(vm_id=vm.vm_id))
         assert (await netd.stub.DeleteNetwork(pb.DeleteNetworkRequest(name="blue"))).deleted
         assert {name for _, name in socket.if_nameindex()} == {"lo", "nexbr0"}
+
+
+OLD_TABLE = """
+table inet nexus {
+  chain input { type filter hook input priority filter; iifname "nexbr0" drop; }
+}
+"""
+
+
+async def test_the_network_of_an_older_netd_goes_on(namespace, tmp_path):
+    here, vm = Stack(namespace), new_vm_id()
+    with closing(sqlite3.connect(tmp_path / "netd.db")) as database:
+        database.executescript(MIGRATIONS[0] + "; PRAGMA user_version = 1")
+        database.execute("INSERT INTO pool VALUES (1, '172.16.0.0/12', 3)")
+        database.execute("INSERT INTO leases VALUES (2, ?, 'nexus0', 1000.0)", (vm,))
+        database.commit()
+    here.ip("link add nexbr0 address 02:fc:ac:10:00:01 type bridge")
+    here.ip("addr add 172.16.0.1/12 dev nexbr0")
+    here.ip("link set nexbr0 up")
+    here.ip(f"tuntap add nexus0 mode tap user {OWNER}")
+    here.ip(f"link set nexus0 alias nexus-vm@{vm} master nexbr0 up")
+    here.ip("neigh add 172.16.0.2 lladdr 02:fc:ac:10:00:02 dev nexbr0 nud permanent")
+    subprocess.run(["nft", "-f", "-"], input=OLD_TABLE.encode(), check=True)
+    index = socket.if_nametoindex("nexus0")
+    configure(tmp_path)
+    async with running(tmp_path) as netd:
+        (port,) = await list_ports(netd)
+        assert (port.vm_id, port.tap, port.ipv4) == (vm, "nexus0", "172.16.0.2/12")
+        assert (port.mac, port.network) == ("02:fc:ac:10:00:02", "default")
+        assert socket.if_nametoindex("nexus0") == index  # a VM that runs has it open
+        await check_agreement(netd)
+        await check_everything(netd.stub)
 
 
 async def test_a_listener_of_the_host_keeps_its_port(netd):
