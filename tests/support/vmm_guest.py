@@ -6,11 +6,20 @@ import vmm_firecracker
 
 from nexus_vmm.assets import Assets
 from nexus_vmm.places import Places
-from nexus_vmm.states import State
+from nexus_vmm.states import Event, State
 from nexus_vmm.vm import Goal, Network, Restarts, Spec, Vm
 
 ID = "aaaaaaaaaaaaa"
 NETWORK = Network("tap0", "02:fc:00:00:00:01", "172.16.0.2/12", "172.16.0.1", ("1.1.1.1",))
+
+REPORTS = {
+    State.RUNNING: [],
+    State.ONLINE: [Event.HELLO],
+    State.PROVISIONING: [Event.HELLO, Event.PROVISIONING],
+    State.READY: [Event.HELLO, Event.PROVISIONING, Event.READY],
+    State.UNREACHABLE: [Event.HELLO, Event.PROVISIONING, Event.READY, Event.LOST],
+}
+"""What a guest reports on its way to each live state."""
 
 
 def guest_files(directory):

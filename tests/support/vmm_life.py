@@ -12,7 +12,7 @@ from nexus_rpc.database import Database
 from nexus_rpc.errors import Unavailable
 from nexus_vmm import rows
 from nexus_vmm.reconcile import reconcile
-from nexus_vmm.states import LIVE
+from nexus_vmm.states import LIVE, State
 from nexus_vmm.store import Request, Store
 from nexus_vmm.supervisor import Supervisor
 from nexus_vmm.vm import Goal
@@ -182,6 +182,20 @@ class Vmm:
         raise AssertionError
 
 
+def living(plan):
+    """Make a test of `plan(vmm, world)`: one life of vmm on `host`, checked at its end."""
+
+    async def test(host):
+        async def life(vmm):
+            await plan(vmm, host.world)
+            check(vmm.hub.present(), host.world)
+            assert vmm.hub.present() == await vmm.store.all()
+
+        await host.live(life)
+
+    return test
+
+
 def check(vms, world):
     """Assert that store and world agree in everything, and that nothing is left over."""
     live = {vm.id: vm for vm in vms if vm.state in LIVE}
@@ -201,3 +215,13 @@ def check(vms, world):
 def unavailable():
     """Return an error as of a systemd that does not answer."""
     return Unavailable("SYSTEMD_UNREACHABLE", "systemd does not answer")
+
+
+async def crashed_of(vmm, world, policy, name="hello"):
+    """Return a VM with the restart policy `policy` that crashed just now, cleared up."""
+    await vmm.create(name, restart=policy)
+    vm = await vmm.start(name)
+    world.end(vm.id)
+    vm = await vmm.until(vm.id, State.CRASHED)
+    async with vmm.work.lock(vm.id):
+        return vm

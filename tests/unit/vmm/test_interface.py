@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 from vmm_guest import NETWORK
-from vmm_life import Host
 
 from nexus_rpc.errors import AlreadyExists, FailedPrecondition, NotFound
 from nexus_vmm import rows
@@ -17,12 +16,6 @@ MOVED = replace(
     NETWORK, ipv4="10.9.0.2/16", gateway="10.9.0.1", dns=("10.9.0.1",), search=("corp.example",)
 )
 ELSEWHERE = replace(MOVED, tap="tap7", mac="02:fc:00:00:00:07")
-
-
-@pytest.fixture
-async def host():
-    async with Host.fresh() as host:
-        yield host
 
 
 def living(plan):

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from vmm_life import Chaos, Crash, Host, check
+from vmm_life import Chaos, Crash, Host, check, crashed_of
 
-from nexus_rpc.errors import FailedPrecondition, NotFound, ResourceExhausted
+from nexus_rpc.errors import ResourceExhausted
 from nexus_vmm import supervisor
 from nexus_vmm.states import LIVE, Event, State
 from nexus_vmm.vm import Condition, Delay, Exit, RestartPolicy
@@ -15,12 +15,6 @@ LATER = RestartPolicy(Condition.ALWAYS, Delay.FIXED, 3600)
 ON_BOOT = RestartPolicy(Condition.ON_BOOT)
 
 
-@pytest.fixture
-async def host():
-    async with Host.fresh() as host:
-        yield host
-
-
 async def started(vmm, policy=NOW, name="hello"):
     await vmm.create(name, restart=policy)
     return await vmm.start(name)
@@ -28,11 +22,7 @@ async def started(vmm, policy=NOW, name="hello"):
 
 async def crashed(vmm, world, policy=LATER, name="hello"):
     """Return a VM that crashed and is to be started again in an hour."""
-    vm = await started(vmm, policy, name)
-    world.end(vm.id)
-    vm = await vmm.until(vm.id, State.CRASHED)
-    async with vmm.work.lock(vm.id):
-        return vm
+    return await crashed_of(vmm, world, policy, name)
 
 
 async def test_a_vm_that_is_killed_comes_back_and_its_history_says_why(host):
@@ -336,75 +326,3 @@ async def test_a_console_that_cannot_be_read_hides_no_crash_loop(host, monkeypat
         await vmm.until_boot_after(vm)
 
     assert await host.live(life, Chaos("before last_words", OSError("I/O error"))) is None
-
-
-async def test_update_changes_the_policy_of_a_live_vm(host):
-    async def life(vmm):
-        vm = await started(vmm, RestartPolicy())
-        updated = await vmm.update(restart=NOW)
-        assert (updated.spec.restart, updated.revision, updated.state) == (NOW, 2, vm.state)
-        assert vmm.hub.present() == [updated]
-        assert await vmm.update(restart=NOW) == updated
-        host.world.end(vm.id)
-        await vmm.until_boot_after(vm)
-
-    await host.live(life)
-
-
-async def test_update_to_never_cancels_what_is_pending(host):
-    async def life(vmm):
-        vm = await crashed(vmm, host.world)
-        for policy, due in ((NOW, vm.restarts.due), (RestartPolicy(), 0)):
-            assert (await vmm.update(restart=policy)).restarts.due == due
-        assert not vmm.supervisor._timers._handles
-        await vmm.supervisor._restart(vm.id, vm.restarts.due)
-        assert not host.world.processes
-
-    await host.live(life)
-
-
-async def test_update_of_what_a_process_holds_waits_for_its_end(host):
-    async def life(vmm):
-        await started(vmm)
-        fields = ("memory_mib", "vcpu_count", "balloon")
-        wanted = {"memory_mib": 256, "vcpu_count": 2, "balloon": True}
-        for field in fields:
-            with pytest.raises(FailedPrecondition, match=f"{field} changes only") as caught:
-                await vmm.update([field], **wanted)
-            assert caught.value.reason == "VM_STATE"
-        assert (await vmm.update(fields)).revision == 1  # what is so already is no change
-        await vmm.stop()
-        vm = await vmm.update(fields, **wanted)
-        assert (vm.spec.memory_mib, vm.spec.vcpu_count, vm.spec.balloon) == (256, 2, True)
-        assert vm.spec.restart == NOW
-
-    await host.live(life)
-
-
-@pytest.mark.parametrize(
-    "change", [{"image": "other"}, {"kernel": "other"}, {"disk_mib": 32}], ids=str
-)
-async def test_update_refuses_what_never_changes(host, change):
-    async def life(vmm):
-        vm = await vmm.create()
-        with pytest.raises(FailedPrecondition, match="cannot change") as caught:
-            await vmm.update([*change, "restart"], restart=NOW, **change)
-        assert caught.value.reason == "FIELD_FIXED"
-        assert await vmm.store.find(vm.id) == vm
-
-    await host.live(life)
-
-
-async def test_update_with_an_old_etag_changes_nothing(host):
-    async def life(vmm):
-        await vmm.create()
-        await vmm.update(restart=NOW, etag="1-1", request_id="once")
-        with pytest.raises(FailedPrecondition, match="is 1-2, not 1-1") as caught:
-            await vmm.update(restart=LATER, etag="1-1")
-        assert (caught.value.reason, caught.value.metadata["etag"]) == ("ETAG_MISMATCH", "1-2")
-        repeated = await vmm.update(restart=NOW, etag="1-1", request_id="once")
-        assert (repeated.spec.restart, repeated.revision) == (NOW, 2)
-        with pytest.raises(NotFound):
-            await vmm.update(vm="nobody")
-
-    await host.live(life)

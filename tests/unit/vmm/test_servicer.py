@@ -10,7 +10,6 @@ import vmm_driver
 import vmm_guest
 from google.protobuf.field_mask_pb2 import FieldMask
 from vmm_guest import ID
-from vmm_life import Host
 
 from nexus.vmm.v1 import vmm_pb2 as pb
 from nexus.vmm.v1 import vmm_pb2_grpc
@@ -49,12 +48,6 @@ async def serving(directory, host):
         await server.stop(None)
         for vm_id in list(host.world.processes):
             host.world.end(vm_id)
-
-
-@pytest.fixture
-async def host():
-    async with Host.fresh() as host:
-        yield host
 
 
 @pytest.fixture

@@ -1,40 +1,14 @@
-"""The operations: what they do, what they refuse before they touch anything, and repeats."""
+"""The operations: what they do, and what they refuse before they touch anything."""
 
 import asyncio
 
 import pytest
-from vmm_guest import ID
-from vmm_life import Host, check
+from vmm_guest import REPORTS
+from vmm_life import check, living
 
-from nexus_rpc.errors import (
-    AlreadyExists,
-    DeadlineExceeded,
-    FailedPrecondition,
-    NotFound,
-)
-from nexus_vmm import supervisor
-from nexus_vmm.states import Event, State
+from nexus_rpc.errors import DeadlineExceeded, FailedPrecondition, NotFound
+from nexus_vmm.states import State
 from nexus_vmm.vm import Exit
-
-
-@pytest.fixture
-async def host():
-    async with Host.fresh() as host:
-        yield host
-
-
-def living(plan):
-    """Make a test of `plan(vmm, world)`: one life of vmm, checked at its end."""
-
-    async def test(host):
-        async def life(vmm):
-            await plan(vmm, host.world)
-            check(vmm.hub.present(), host.world)
-            assert vmm.hub.present() == await vmm.store.all()
-
-        await host.live(life)
-
-    return test
 
 
 @living
@@ -115,71 +89,6 @@ async def test_unknown_vms_are_not_found(vmm, world):
             with pytest.raises(NotFound, match="no VM 'nobody'") as caught:
                 await call("nobody", request_id)
             assert caught.value.reason == "VM_NOT_FOUND"
-
-
-@living
-async def test_a_taken_name_makes_no_disk(vmm, world):
-    await vmm.create()
-    for request_id in ("", "once", "once"):
-        with pytest.raises(AlreadyExists) as caught:
-            await vmm.create(vm_id=ID, request_id=request_id)
-        assert caught.value.reason == "NAME_TAKEN"
-
-
-@living
-async def test_create_is_idempotent_by_id(vmm, world):
-    vm = await vmm.create(vm_id=ID)
-    assert await vmm.create(vm_id=ID) == vm
-    for changes in ({"name": "other"}, {"memory_mib": 256}):
-        with pytest.raises(AlreadyExists) as caught:
-            await vmm.create(**{"vm_id": ID} | changes)
-        assert caught.value.reason == "VM_ID_TAKEN"
-
-
-@living
-async def test_concurrent_repeats_create_one_vm(vmm, world):
-    made = await asyncio.gather(*(vmm.create(request_id="once") for _ in range(5)))
-    assert len({vm.id for vm in made}) == 1
-
-
-@living
-async def test_concurrent_creates_of_one_name_make_one_vm(vmm, world):
-    made = await asyncio.gather(*(vmm.create() for _ in range(5)), return_exceptions=True)
-    assert sorted(getattr(result, "reason", "") for result in made) == [""] + ["NAME_TAKEN"] * 4
-
-
-@living
-async def test_a_repeat_of_each_call_reports_and_does_nothing(vmm, world):
-    created = await vmm.create(request_id="create")
-    assert await vmm.create(request_id="create") == created
-    started = await vmm.start(request_id="start")
-    assert await vmm.start(request_id="start") == started
-    stopped = await vmm.stop(request_id="stop")
-    assert await vmm.stop(request_id="stop") == stopped
-    await vmm.delete(request_id="delete")
-    await vmm.delete(request_id="delete")
-    with pytest.raises(NotFound):
-        await vmm.create(request_id="create")
-    with pytest.raises(NotFound):
-        await vmm.start(request_id="start")
-
-
-@living
-async def test_a_repeated_delete_spares_the_next_vm_of_the_name(vmm, world):
-    await vmm.create()
-    await vmm.delete(request_id="delete")
-    heir = await vmm.create()
-    await vmm.delete(request_id="delete")
-    assert vmm.hub.present() == [heir]
-
-
-@living
-async def test_a_request_id_is_for_one_body(vmm, world):
-    await vmm.create(request_id="once")
-    for call in (vmm.create("other", request_id="once"), vmm.start(request_id="once")):
-        with pytest.raises(AlreadyExists) as caught:
-            await call
-        assert caught.value.reason == "REQUEST_ID_REUSED"
 
 
 @living
@@ -298,15 +207,6 @@ async def test_an_operation_holds_the_lock_of_the_vm_that_its_name_means_by_then
     assert (await start).id == second.id
 
 
-REPORTS = {
-    State.RUNNING: [],
-    State.ONLINE: [Event.HELLO],
-    State.PROVISIONING: [Event.HELLO, Event.PROVISIONING],
-    State.READY: [Event.HELLO, Event.PROVISIONING, Event.READY],
-    State.UNREACHABLE: [Event.HELLO, Event.PROVISIONING, Event.READY, Event.LOST],
-}
-
-
 @pytest.mark.parametrize("state", REPORTS)
 async def test_a_vm_is_stopped_or_crashes_from_each_live_state(host, state):
     async def life(vmm):
@@ -326,145 +226,6 @@ async def test_a_vm_is_stopped_or_crashes_from_each_live_state(host, state):
                 await vmm.until(vm.id, State.CRASHED)
 
     await host.live(life)
-
-
-REBOOT = Exit("shutdown", "the guest rebooted")
-
-
-def _end_itself(vmm, world, vm):
-    world.end(vm.id, REBOOT)
-
-
-async def _fall_silent(vmm, world, vm):
-    await vmm.supervisor.report(vm.id, vm.boot, Event.LOST, "not a word")
-
-
-@pytest.mark.parametrize("lose", [_end_itself, _fall_silent])
-@pytest.mark.parametrize("state", [State.RUNNING, State.ONLINE, State.PROVISIONING])
-async def test_a_boot_lost_before_the_guest_is_ready_is_done_once_more(host, state, lose):
-    async def life(vmm):
-        await vmm.create()
-        first = await vmm.start()
-        for event in REPORTS[state]:
-            await vmm.supervisor.report("hello", first.boot, event, "")
-        if (waiting := lose(vmm, host.world, first)) is not None:
-            await waiting
-        second = await vmm.until_boot_after(first)
-        assert second.state is State.RUNNING
-        assert "booted once more" in second.reason
-        assert host.world.processes.keys() == {first.id}
-
-        if (waiting := lose(vmm, host.world, second)) is not None:
-            await waiting
-        lost = State.UNREACHABLE if lose is _fall_silent else State.CRASHED
-        await vmm.until(first.id, lost)
-
-    await host.live(life)
-
-
-@pytest.mark.parametrize("lose", [_end_itself, _fall_silent])
-@pytest.mark.parametrize("back", [[Event.HELLO], [Event.HELLO, Event.PROVISIONING]])
-async def test_a_guest_that_comes_back_from_being_lost_is_not_booted_again(host, lose, back):
-    async def life(vmm):
-        await vmm.create()
-        vm = await vmm.start()
-        for event in [*REPORTS[State.READY], Event.LOST, *back]:
-            await vmm.supervisor.report("hello", vm.boot, event, "")
-        if (waiting := lose(vmm, host.world, vm)) is not None:
-            await waiting
-        lost = State.UNREACHABLE if lose is _fall_silent else State.CRASHED
-        assert (await vmm.until(vm.id, lost)).boot == vm.boot
-
-    await host.live(life)
-
-
-@pytest.mark.parametrize("lose", [_end_itself, _fall_silent])
-async def test_a_vm_that_has_run_for_long_is_not_booted_again(host, lose, monkeypatch):
-    monkeypatch.setattr(supervisor, "_BOOT_SECONDS", 0.0)
-
-    async def life(vmm):
-        await vmm.create()
-        vm = await vmm.start()
-        if (waiting := lose(vmm, host.world, vm)) is not None:
-            await waiting
-        lost = State.UNREACHABLE if lose is _fall_silent else State.CRASHED
-        assert (await vmm.until(vm.id, lost)).boot == vm.boot
-
-    await host.live(life)
-
-
-async def test_a_second_boot_is_the_last_though_vmm_restarts(host):
-    async def first(vmm):
-        await vmm.create()
-        vm = await vmm.start()
-        host.world.end(vm.id, REBOOT)
-        return await vmm.until_boot_after(vm)
-
-    vm = await host.live(first)
-
-    async def second(vmm):
-        host.world.end(vm.id, REBOOT)
-        assert (await vmm.until(vm.id, State.CRASHED)).boot == vm.boot
-
-    await host.live(second)
-
-
-@pytest.mark.parametrize("event", [Event.LOST, None])
-async def test_a_guest_that_was_ready_is_not_booted_again(host, event):
-    async def life(vmm):
-        await vmm.create()
-        vm = await vmm.start()
-        for event_ in REPORTS[State.READY]:
-            await vmm.supervisor.report("hello", vm.boot, event_, "")
-        if event:
-            after = await vmm.supervisor.report("hello", vm.boot, event, "not a word")
-            assert (after.state, after.boot) == (State.UNREACHABLE, vm.boot)
-        else:
-            host.world.end(vm.id, REBOOT)
-            assert (await vmm.until(vm.id, State.CRASHED)).reason == REBOOT.reason
-
-    await host.live(life)
-
-
-async def test_where_the_second_boot_fails_too_the_vm_has_crashed(host):
-    async def life(vmm):
-        await vmm.create()
-        vm = await vmm.start()
-        host.world.fault = "no kernel"
-        host.world.end(vm.id, REBOOT)
-        crashed = await vmm.until(vm.id, State.CRASHED)
-        assert REBOOT.reason in crashed.reason
-        assert "no kernel" in crashed.reason
-        async with vmm.work.lock(vm.id):  # what is left is cleared up under it
-            check(vmm.hub.present(), host.world)
-
-    await host.live(life)
-
-
-@living
-async def test_reports_are_checked(vmm, world):
-    await vmm.create()
-    with pytest.raises(FailedPrecondition) as caught:
-        await vmm.supervisor.report("hello", "", Event.HELLO, "")
-    assert caught.value.reason == "VM_STATE"
-    boot = (await vmm.start()).boot
-    with pytest.raises(FailedPrecondition) as caught:
-        await vmm.supervisor.report("hello", "an earlier boot", Event.HELLO, "")
-    assert caught.value.reason == "STALE_BOOT"
-    with pytest.raises(NotFound):
-        await vmm.supervisor.report("nobody", boot, Event.HELLO, "")
-    first = await vmm.supervisor.report("hello", boot, Event.HELLO, "said hello")
-    assert (first.state, first.reason) == (State.ONLINE, "said hello")
-    assert await vmm.supervisor.report("hello", boot, Event.HELLO, "again") == first
-
-
-@living
-async def test_a_report_does_not_wait_for_an_operation(vmm, world):
-    vm = await vmm.create()
-    boot = (await vmm.start()).boot
-    async with vmm.work.lock(vm.id):
-        async with asyncio.timeout(5):
-            await vmm.supervisor.report("hello", boot, Event.LOST, "")
 
 
 async def test_the_version_of_firecracker_is_remembered(host):
