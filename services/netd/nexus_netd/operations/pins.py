@@ -54,6 +54,7 @@ class Pins:
         self._now = now
         self._wall = wall
         self._given: dict[str, dict[Key, _Given]] = {}
+        self._names: dict[str, dict[Address, str]] = {}  # asked for each packet that is refused
         self._leaving: set[str] = set()
 
     def give(self, vm_id: str, domain: str, keys: Collection[Key], seconds: float) -> Renewal:
@@ -76,6 +77,7 @@ class Pins:
                 remove.append(key)
             mine[key] = _Given(domain, until)
             add[key] = seconds
+        self._call(vm_id, dict.fromkeys((address for address, _ in keys), domain))
         while len(mine) > MOST:
             oldest = next(iter(mine))
             add.pop(oldest, None)
@@ -97,6 +99,7 @@ class Pins:
         for (address, slot), seconds in live.items():
             if slot < len(policy.rules) and policy.rules[slot].domain:
                 mine[address, slot] = _Given(policy.rules[slot].domain, now + seconds)
+                self._call(vm_id, {address: policy.rules[slot].domain})
 
     def live(self, vm_id: str) -> dict[Key, float]:
         """Return the guest's live pins, with the seconds that each has left."""
@@ -137,6 +140,7 @@ class Pins:
         """Forget a guest; return what the kernel may still have of it."""
         now = self._now()
         self._leaving.discard(vm_id)
+        self._names.pop(vm_id, None)
         mine = self._given.pop(vm_id, {})
         return [key for key, given in mine.items() if given.until + _LATE > now]
 
@@ -147,6 +151,7 @@ class Pins:
         self._given[vm_id] = {
             key: _Given(domain, now + seconds) for key, (domain, seconds) in keys.items()
         }
+        self._call(vm_id, {address: domain for (address, _), (domain, _) in keys.items()})
 
     def everything(self, vm_id: str) -> dict[Key, tuple[str, float]]:
         """Return all that is known of a guest: name, and seconds left (less than 0: it is over)."""
@@ -160,12 +165,7 @@ class Pins:
 
     def name(self, vm_id: str, address: Address) -> str:
         """Return the name that the guest was given the address for last, "" without one."""
-        found = ""
-        mine = self._given.get(vm_id, {})
-        for (known, _), given in mine.items():
-            if known == address:
-                found = given.domain
-        return found
+        return self._names.get(vm_id, {}).get(address, "")
 
     def count(self) -> int:
         """Return how many pins of all guests are live."""
@@ -177,6 +177,14 @@ class Pins:
         for (address, slot), given in self._given.get(vm_id, {}).items():
             if given.until > now:
                 yield Pin(vm_id, given.domain, address, slot, wall + given.until - now)
+
+    def _call(self, vm_id: str, names: Mapping[Address, str]) -> None:
+        mine = self._names.setdefault(vm_id, {})
+        for address, domain in names.items():
+            mine.pop(address, None)
+            mine[address] = domain
+        while len(mine) > MOST:
+            del mine[next(iter(mine))]
 
 
 def matches(pattern: str, name: str) -> bool:
