@@ -5,6 +5,7 @@ from ipaddress import IPv6Network, ip_address
 
 from fake_kernel import Killed
 
+from nexus_netd.feed import Feed
 from nexus_netd.kernel import Tap
 from nexus_netd.model import NetworkSpec
 from nexus_netd.netd import Netd
@@ -12,7 +13,6 @@ from nexus_netd.operations.network_repair import bridge_of
 from nexus_netd.operations.ports import Asked
 from nexus_netd.operations.state import State
 from nexus_netd.records.store import Store
-from nexus_netd.reports.feed import Feed
 from nexus_netd.rules.policy import OPEN
 from nexus_netd.subnet import Subnet
 from nexus_rpc.ids import new_vm_id

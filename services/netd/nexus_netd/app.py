@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from nexus.netd.v1 import netd_pb2_grpc
 from nexus_netd.driver import Driver
+from nexus_netd.feed import Feed
 from nexus_netd.follow import Follower
 from nexus_netd.linux.port import Linux
+from nexus_netd.metrics import Figures
 from nexus_netd.netd import Netd
 from nexus_netd.once import Once
 from nexus_netd.operations.guard import Guard
@@ -16,8 +18,6 @@ from nexus_netd.operations.state import State
 from nexus_netd.records.schema import MIGRATIONS
 from nexus_netd.records.store import Store
 from nexus_netd.reports.denials import Denials
-from nexus_netd.reports.feed import Feed
-from nexus_netd.reports.metrics import Figures
 from nexus_netd.servicer import NAME, Servicer
 from nexus_netd.settings import owner_uid
 from nexus_rpc import vms

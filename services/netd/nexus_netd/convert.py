@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from nexus.netd.v1 import netd_pb2 as pb
-from nexus_netd.reports.feed import Missed
+from nexus_netd.feed import Missed
 from nexus_netd.requested import MODES, PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from nexus_netd.feed import Happening
     from nexus_netd.kernel import Counters
     from nexus_netd.model import EgressRule, Limits, Link, NetworkSpec, Pin, Policy, Publication
     from nexus_netd.reports.denials import Denial
-    from nexus_netd.reports.feed import Happening
     from nexus_netd.view import View
 
 _PROTOCOLS = {int(value): key for key, value in PROTOCOLS.items()} | {58: pb.PROTOCOL_ICMP}

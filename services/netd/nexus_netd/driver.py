@@ -17,8 +17,8 @@ import grpc
 from nexus.netd.v1 import resolver_pb2 as pb
 from nexus.netd.v1 import resolver_pb2_grpc
 from nexus_netd import checks
+from nexus_netd.feed import Missed
 from nexus_netd.model import Mode
-from nexus_netd.reports.feed import Missed
 from nexus_netd.requested import MOST_RULES
 from nexus_rpc.channel import OPTIONS
 from nexus_rpc.errors import NexusError, from_rpc_error
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Sequence
     from typing import NoReturn
 
+    from nexus_netd.feed import Feed, Happening
     from nexus_netd.model import Address, NetworkSpec, Policy
-    from nexus_netd.reports.feed import Feed, Happening
     from nexus_netd.view import View
 
     Call = grpc.aio.StreamStreamCall[pb.DriveRequest, pb.DriveResponse]

@@ -13,9 +13,9 @@ from packets import udp
 from prometheus_client.parser import text_string_to_metric_families
 
 from nexus.netd.v1 import netd_pb2 as pb
+from nexus_netd import metrics
 from nexus_netd.kernel import Counters
 from nexus_netd.model import Guest, Limits, NetworkSpec, Policy, Port
-from nexus_netd.reports import metrics
 from nexus_netd.subnet import Subnet
 from nexus_netd.view import View
 from nexus_rpc.ids import new_vm_id

@@ -10,9 +10,9 @@ import pytest
 
 import nexus_netd
 from nexus_dns import answers, limits
-from nexus_netd import kernel, model, requested
+from nexus_netd import kernel, metrics, model, requested
 from nexus_netd.operations.network import MOST
-from nexus_netd.reports import denials, metrics
+from nexus_netd.reports import denials
 from nexus_netd.rules import elements, policy, reasons
 from nexus_rpc import errors
 from nexusctl.arguments import parse

@@ -11,6 +11,7 @@ from fake_resolver import FakeResolver, serving
 from nexus.netd.v1 import resolver_pb2 as pb
 from nexus_netd import driver as driving
 from nexus_netd.driver import Driver, served_guest
+from nexus_netd.feed import Feed
 from nexus_netd.model import (
     EgressRule,
     Guest,
@@ -22,7 +23,6 @@ from nexus_netd.model import (
     Port,
     Protocol,
 )
-from nexus_netd.reports.feed import Feed
 from nexus_netd.subnet import Subnet
 from nexus_netd.view import View
 from nexus_rpc.errors import FailedPrecondition

@@ -76,7 +76,7 @@ class Egress:
         store = self._state.store
         vm_ids = await store.leases.unsettled()
         if vm_ids:
-            await settle(self._state, vm_ids)
+            await settle(self._state.kernel, self._view, self._state.pins, vm_ids)
             await store.commit(store.leases.settle(vm_ids))
 
     async def take_up_pins(self) -> None:

@@ -7,10 +7,10 @@ from collections import Counter
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from nexus_netd import metrics
 from nexus_netd.kernel import Matter
 from nexus_netd.operations.network_repair import NetworkRepair
 from nexus_netd.operations.tap_repair import TapRepair
-from nexus_netd.reports import metrics
 from nexus_rpc.errors import NexusError
 
 if TYPE_CHECKING:

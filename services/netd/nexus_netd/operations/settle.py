@@ -13,23 +13,23 @@ from nexus_netd.rules import policy
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from nexus_netd.kernel import Flow
+    from nexus_netd.kernel import Flow, Kernel
     from nexus_netd.model import Address, Link, NetworkSpec
-    from nexus_netd.operations.state import State
+    from nexus_netd.operations.pins import Pins
     from nexus_netd.view import View
 
 _ICMP = {1, 58}
 _DNS_PORT = 53
 
 
-async def settle(state: State, vm_ids: Collection[str]) -> int:
+async def settle(kernel: Kernel, view: View, pins: Pins, vm_ids: Collection[str]) -> int:
     """Cut what the VMs' guests have open and may not open any more; return how many there were."""
-    guests = [state.view.guests[vm_id] for vm_id in vm_ids if vm_id in state.view.guests]
+    guests = [view.guests[vm_id] for vm_id in vm_ids if vm_id in view.guests]
     if not guests:
         return 0
-    flows = await state.kernel.flows([address for one in guests for address in one.addresses])
-    forbidden = [flow for flow in flows if not allowed(state.view, flow, state.pins.given)]
-    return await state.kernel.cut(forbidden) if forbidden else 0
+    flows = await kernel.flows([address for one in guests for address in one.addresses])
+    forbidden = [flow for flow in flows if not allowed(view, flow, pins.given)]
+    return await kernel.cut(forbidden) if forbidden else 0
 
 
 def allowed(view: View, flow: Flow, given: Callable[[str, Address, int], bool]) -> bool:

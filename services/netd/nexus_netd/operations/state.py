@@ -20,13 +20,13 @@ from nexus_rpc.errors import NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from nexus_netd.feed import Feed
     from nexus_netd.kernel import Kernel
     from nexus_netd.model import Guest, NetworkSpec, Policy, Port
     from nexus_netd.operations.pins import Key
     from nexus_netd.operations.wanted import Wanted
     from nexus_netd.records.policies import Write
     from nexus_netd.records.store import Store
-    from nexus_netd.reports.feed import Feed
     from nexus_netd.rules.ruleset import Contents, Element
     from nexus_rpc.errors import NexusError
 
@@ -133,7 +133,7 @@ class State:
             back.push(
                 "the change", lambda: self.change(scope, [*undo, settled], [*do, unsettled], repin)
             )
-            cut = await settle(self, vm_ids)
+            cut = await settle(self.kernel, self.view, self.pins, vm_ids)
             await self.store.commit(settled)
         return cut
 

@@ -1,1 +1,1 @@
-"""What netd tells: changes, denials, explanations and figures."""
+"""What netd tells of what guests are refused: denials and explanations."""

@@ -13,10 +13,9 @@ from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from nexus_netd import checks, model
+from nexus_netd import checks, metrics, model
+from nexus_netd.feed import Channel, Missed
 from nexus_netd.kernel import KernelError
-from nexus_netd.reports import metrics
-from nexus_netd.reports.feed import Channel, Missed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Container

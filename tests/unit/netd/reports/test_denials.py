@@ -5,10 +5,10 @@ from ipaddress import ip_address
 
 import pytest
 
+from nexus_netd.feed import Missed
 from nexus_netd.kernel import KernelError, Refusal
 from nexus_netd.reports import denials as module
 from nexus_netd.reports.denials import Denial, Denials
-from nexus_netd.reports.feed import Missed
 
 MINE, OTHERS = ip_address("10.9.0.2"), ip_address("10.9.0.3")
 OUTSIDE = ip_address("192.0.2.1")

@@ -5,10 +5,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 import pytest
 from prometheus_client import REGISTRY, generate_latest
 
+from nexus_netd import metrics
 from nexus_netd.kernel import Counters, KernelError
+from nexus_netd.metrics import Figures
 from nexus_netd.model import Guest, Limits, NetworkSpec, Policy, Port
-from nexus_netd.reports import metrics
-from nexus_netd.reports.metrics import Figures
 from nexus_netd.subnet import Subnet
 from nexus_netd.view import View
 

@@ -1,6 +1,6 @@
 import asyncio
 
-from nexus_netd.reports.feed import Feed, Happening, Missed
+from nexus_netd.feed import Feed, Happening, Missed
 
 
 async def take(watcher, number):
