@@ -10,6 +10,8 @@ from pyroute2 import IPRoute
 _SECONDS = 30
 _TIMES = 3
 """Not more: netd takes its time where somebody undoes the same thing again and again."""
+_REST = 1.5
+"""Seconds in which netd looks at what its own repair changed; that is not the next one's."""
 _UP = 1  # IFF_UP (linux/if.h)
 
 
@@ -58,7 +60,7 @@ def _several(host, command, is_whole):
                 raise TimeoutError(f"not repaired within {_SECONDS} s: {command}")
             time.sleep(0.002)
         taken.append((time.perf_counter() - began) * 1_000)
-        time.sleep(0.2)  # what netd does about its own repair is not the next one's
+        time.sleep(_REST)
     return statistics.median(taken), max(taken)
 
 
