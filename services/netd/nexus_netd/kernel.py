@@ -125,7 +125,8 @@ class Flow:
     """A tracked connection, as its first packet was: from whom, to what.
 
     `port` is the destination port before any forwarding, 0 without ports; `key` is what the kernel
-    knows it by. A `closed` one is remembered for a while, and does not count for limits.
+    knows it by. A `closed` one is remembered for a while, and does not count for limits. A `masked`
+    one is answered to another address than its source.
     """
 
     source: Address
@@ -134,6 +135,7 @@ class Flow:
     port: int
     key: bytes = field(repr=False)
     closed: bool = field(default=False, compare=False)
+    masked: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import signal
+import socket
 import subprocess
 
 import pytest
+from guests import Stack
 from netd_process import configure, running
 from pinning import pinning_resolver
 
@@ -88,3 +91,43 @@ async def test_a_lie_is_told_to_nobody_as_it_is(netd, resolver):
             names.add((await call.read()).denial.domain)
     call.cancel()
     assert names == {"evil.example"}
+
+
+@pytest.mark.parametrize("address", ["172.16.0.1", "192.0.2.1"])
+async def test_what_a_guest_opened_while_the_rules_were_gone_is_cut(
+    netd, cables, namespace, address
+):
+    request = pb.AttachPortRequest(vm_id=new_vm_id())
+    guest = cables.guest((await netd.stub.AttachPort(request)).port)
+    host, loop = Stack(namespace), asyncio.get_running_loop()
+    host.ip("addr add 192.0.2.1/32 dev lo")
+    # Somebody else has connections tracked, as most firewalls do.
+    nft("add table inet theirs")
+    nft("add chain inet theirs in { type filter hook input priority 0 ; }")
+    nft("add rule inet theirs in ct state established accept")
+    with host.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind(("0.0.0.0", 7999))
+        listener.listen()
+        netd.process.send_signal(signal.SIGSTOP)
+        nft("delete table inet nexus")
+        nft("delete table bridge nexus")
+        client = guest.socket(socket.AF_INET, socket.SOCK_STREAM)
+        with client:
+            async with asyncio.timeout(SECONDS):
+                await loop.sock_connect(client, (address, 7999))
+                server, _ = await loop.sock_accept(listener)
+                netd.process.send_signal(signal.SIGCONT)
+                while len(tables()) < 2:  # noqa: ASYNC110  # nothing tells of it
+                    await asyncio.sleep(0.02)
+                await netd.stub.EnsureNetwork(pb.EnsureNetworkRequest())  # its turn comes after
+                with server:
+                    await loop.sock_sendall(client, b"secret")
+                    with pytest.raises(ConnectionError):
+                        await loop.sock_recv(client, 1)
+                    with pytest.raises(BlockingIOError):
+                        server.recv(1)
+
+
+def nft(command):
+    """Run an nft(8) command."""
+    subprocess.run(["nft", *command.split()], check=True)

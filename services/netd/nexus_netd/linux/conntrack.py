@@ -169,6 +169,7 @@ def _flow(parts: dict[int, bytes], family: int) -> Flow | None:
         int.from_bytes(what.get(_DESTINATION_PORT, b""), "big"),
         key,
         attributes(attributes(parts.get(_STATE, b"")).get(_OF_TCP, b"")).get(_TCP_STATE) in _CLOSED,
+        _destination(parts.get(_REPLY, b"")) != ip[_SOURCE[version]],
     )
 
 
@@ -176,6 +177,12 @@ def _source(tuple_: bytes) -> bytes:
     """Return the source's address of a tuple."""
     ip = attributes(attributes(tuple_).get(_TUPLE_IP, b""))
     return ip.get(_SOURCE[4]) or ip.get(_SOURCE[6]) or b""
+
+
+def _destination(tuple_: bytes) -> bytes:
+    """Return the destination's address of a tuple."""
+    ip = attributes(attributes(tuple_).get(_TUPLE_IP, b""))
+    return ip.get(_DESTINATION[4]) or ip.get(_DESTINATION[6]) or b""
 
 
 def _header(version: int) -> bytes:

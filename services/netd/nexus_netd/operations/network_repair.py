@@ -69,8 +69,9 @@ class NetworkRepair:
         """Have our tables hold what they must, and nothing else."""
         have = await self._kernel.contents()
         if have is None or not have.intact:
-            await self._state.write_tables()
+            await self._state.write_tables(gone=have is None)
             return [Repaired("rules", f"tables {ruleset.NAME} written")]
+        await self._state.close_gap()
         want = await self._state.everything_wanted()
         change = Change(
             remove=tuple(have.elements - want.elements),

@@ -51,6 +51,10 @@ def allowed(view: View, flow: Flow, given: Callable[[str, Address, int], bool]) 
         if flow.destination in (spec.gateway, spec.ipv6_gateway):
             return spec.name == view.ports[source].network and _is_served(spec, flow)
 
+    if not flow.masked:
+        # It leads to the host, or went out by itself: opened while our rules were not there.
+        return False
+
     def pinned(slot: int) -> bool:
         return given(source, flow.destination, slot)
 

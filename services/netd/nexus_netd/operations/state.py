@@ -51,6 +51,7 @@ class State:
         """Whether networks are to be in the kernel: not before they are made, nor cleaned up."""
         self.standing = False
         """Whether they are there, but for single ports."""
+        self._gap = False
         self.problems: dict[str, NexusError] = {}
         """Networks that the host is not fit for, and why; they are not in the kernel."""
         self._suspect: Callable[[Changed], None] = lambda _: None
@@ -153,11 +154,22 @@ class State:
                 self.suspect(Matter.RULES)  # without an answer, it may have been done
             if not gone or not write:
                 raise
-            await self.write_tables()
+            await self.write_tables(gone=True)
 
-    async def write_tables(self) -> None:
-        """Put our tables in place, with all that they must hold, and the pins that are live."""
+    async def write_tables(self, *, gone: bool) -> None:
+        """Put our tables in place, with all that they must hold, and the pins that are live.
+
+        Where they were `gone`, guests could open what they like: that is cut.
+        """
+        self._gap = self._gap or gone
         await self.kernel.put_contents(await self.everything_wanted(), self._live_pins())
+        await self.close_gap()
+
+    async def close_gap(self) -> None:
+        """Cut what was opened while our tables were gone, if that is still to be done."""
+        if self._gap:
+            await settle(self.kernel, self.view, self.pins, self.view.guests.keys())
+            self._gap = False
 
     async def everything_wanted(self) -> Contents:
         """Return all that our tables must hold; on a thread, for 4,000 ports take 0.25 s."""

@@ -61,3 +61,10 @@ async def test_what_may_go_on(view, source, destination, protocol, port, passes)
         return (str(address), slot) == ("151.101.0.223", 0)
 
     assert allowed(view, flow, given) is passes
+
+
+@pytest.mark.parametrize("masked", [True, False])
+async def test_what_went_out_without_our_rules_is_not_allowed(view, masked):
+    """An open policy allows the host's other addresses too, but the rules do not."""
+    flow = Flow(ip_address(TWO), ip_address(CLIENT), 6, 22, b"", masked=masked)
+    assert allowed(view, flow, lambda *_: False) is masked
