@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
-from nexus_netd.kernel import Counters, KernelError, Listener, Overlap, Tap
+from nexus_netd.kernel import MOST_FLOWS, Counters, KernelError, Listener, Overlap, Tap
 from nexus_netd.rules.ruleset import Contents
 
 
@@ -31,6 +31,7 @@ class FakeKernel:
     routed: dict = field(default_factory=dict)
     tracked: list = field(default_factory=list)
     listening: set = field(default_factory=set)
+    most_flows: int = MOST_FLOWS
     drops: list = field(default_factory=list)
     through: dict = field(default_factory=dict)
     refused: dict = field(default_factory=dict)
@@ -272,7 +273,7 @@ class FakeKernel:
             flow
             for flow in self.tracked
             if {flow.source, flow.destination, flow.key} & set(addresses)
-        ]
+        ][: self.most_flows]
 
     async def cut(self, flows):
         self._call("cut")

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from nexus_netd.rules.ruleset import Change, Contents, Element
 
 
+MOST_FLOWS = 65_536
+"""Tracked connections that one call looks at; where so many are found there may be more."""
+
+
 class KernelError(Internal):
     """The kernel refused, or did not answer. The message says what was asked and what it said."""
 
@@ -288,7 +292,7 @@ class Kernel(Protocol):
         """Return what went through one TAP, whatever the number of others; None without it."""
 
     async def flows(self, addresses: Collection[Address]) -> Sequence[Flow]:
-        """Return the tracked connections that these addresses opened or answer, 65,536 at most."""
+        """Return tracked connections that these addresses opened or answer, MOST_FLOWS at most."""
 
     async def cut(self, flows: Collection[Flow]) -> int:
         """Forget connections: their next packets are as new. Returns how many there still were."""

@@ -11,6 +11,7 @@ from nexus_netd.operations.egress import Egress
 from nexus_netd.operations.network import Network
 from nexus_netd.operations.ports import Ports
 from nexus_netd.operations.repair import Repair
+from nexus_netd.operations.settle import cut_all
 from nexus_netd.operations.turn import Turn
 from nexus_netd.operations.ways import Ways
 from nexus_rpc.errors import FailedPrecondition, NexusError
@@ -206,8 +207,7 @@ class Netd:
             ]
             await kernel.put_subnets(())
             tables = await kernel.remove_tables()
-            flows = await kernel.flows([one for guest in guests for one in guest.addresses])
-            await kernel.cut(flows)
+            await cut_all(kernel, [one for guest in guests for one in guest.addresses])
             await state.store.commit(
                 state.store.leases.clear(),
                 *(state.store.policies.sweep(port.policy) for port in ports),

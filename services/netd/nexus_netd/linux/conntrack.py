@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from nexus_netd.kernel import Flow
+from nexus_netd.kernel import MOST_FLOWS, Flow
 from nexus_netd.linux.netlink import (
     ACK,
     DUMP,
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from nexus_netd.model import Address
-
-MOST = 65_536
-"""Connections that are looked at in one call."""
 
 # linux/netfilter/nfnetlink_conntrack.h
 _CONNTRACK = 1 << 8
@@ -75,7 +72,7 @@ def flows(addresses: Collection[Address]) -> list[Flow]:
                 flow.source.packed in wanted or _source(parts.get(_REPLY, b"")) in wanted
             ):
                 found[flow.key] = flow
-                if len(found) == MOST:
+                if len(found) == MOST_FLOWS:
                     return list(found.values())
     return list(found.values())
 
@@ -83,7 +80,7 @@ def flows(addresses: Collection[Address]) -> list[Flow]:
 def count() -> dict[Address, int]:
     """Return how many connections each source has, of the first 65,536 that the kernel lists."""
     counts: dict[bytes, int] = {}
-    for message in itertools.islice(_dump(_list()), MOST):
+    for message in itertools.islice(_dump(_list()), MOST_FLOWS):
         source = _source(attributes(message, _BODY, _BODY + _TUPLE).get(_ORIGINAL, b""))
         if source:
             counts[source] = counts.get(source, 0) + 1

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nexus_netd.operations import fitness
+from nexus_netd.operations.settle import cut_all
 from nexus_netd.operations.state import of_pins
 from nexus_netd.records.networks import DEFAULT, overlapping
 from nexus_netd.rules.ruleset import Change
@@ -149,16 +150,21 @@ class Network:
             )
         await fitness.check_addresses(self._kernel, spec, self._view.bridges_of(name))
         old = [self._view.guests[vm_id] for vm_id in vm_ids]
-        flows = await self._kernel.flows([address for one in old for address in one.addresses])
         do, undo = await self._move(before, spec, [self._view.ports[vm_id] for vm_id in vm_ids])
+        settled, unsettled = (
+            self._state.store.leases.settle(vm_ids, unsettled=flag) for flag in (False, True)
+        )
         async with self._state.undo() as back:
-            await self._state.store.commit(*do)
+            await self._state.store.commit(*do, unsettled)
             back.push("kernel", self._follow)
-            back.push("addresses", lambda: self._state.store.commit(*undo))
+            new = [self._view.guests[vm_id] for vm_id in vm_ids]
+            back.push("pins", lambda: self._move_pins(new))
+            back.push("addresses", lambda: self._state.store.commit(*undo, settled))
             await self._move_pins(old)
             await self._follow()
-            if flows:
-                await self._kernel.cut(flows)
+            # After that nobody opens another under an address that may be somebody else's now.
+            await cut_all(self._kernel, [address for one in old for address in one.addresses])
+            await self._state.store.commit(settled)
         self._state.feed.tell("changed", "", name, f"moved to {subnet.network}")
         return [self._view.guests[vm_id] for vm_id in vm_ids]
 

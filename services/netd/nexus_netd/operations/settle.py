@@ -5,13 +5,15 @@ The kernel lets packets of known connections pass without asking a policy again.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from nexus_netd.kernel import MOST_FLOWS
 from nexus_netd.model import Protocol
 from nexus_netd.rules import policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from nexus_netd.kernel import Flow, Kernel
     from nexus_netd.model import Address, Link, NetworkSpec
@@ -20,16 +22,42 @@ if TYPE_CHECKING:
 
 _ICMP = {1, 58}
 _DNS_PORT = 53
+_AT_A_TIME = 64
+"""Connections that are looked at before others have their turn on the loop."""
 
 
 async def settle(kernel: Kernel, view: View, pins: Pins, vm_ids: Collection[str]) -> int:
     """Cut what the VMs' guests have open and may not open any more; return how many there were."""
     guests = [view.guests[vm_id] for vm_id in vm_ids if vm_id in view.guests]
-    if not guests:
-        return 0
-    flows = await kernel.flows([address for one in guests for address in one.addresses])
-    forbidden = [flow for flow in flows if not allowed(view, flow, pins.given)]
-    return await kernel.cut(forbidden) if forbidden else 0
+    addresses = [address for one in guests for address in one.addresses]
+    return await _settle(kernel, view, pins, addresses) if addresses else 0
+
+
+async def cut_all(kernel: Kernel, addresses: Sequence[Address]) -> int:
+    """Cut all that these addresses have open; return how many there were."""
+    cut = 0
+    while flows := await kernel.flows(addresses):
+        cut += await kernel.cut(flows)
+        if len(flows) < MOST_FLOWS:
+            break
+    return cut
+
+
+async def _settle(kernel: Kernel, view: View, pins: Pins, addresses: Sequence[Address]) -> int:
+    flows = await kernel.flows(addresses)
+    if len(flows) < MOST_FLOWS:
+        forbidden = []
+        for number, flow in enumerate(flows):
+            if number % _AT_A_TIME == 0:
+                await asyncio.sleep(0)  # a policy may have 256 rules
+            if not allowed(view, flow, pins.given):
+                forbidden.append(flow)
+        return await kernel.cut(forbidden) if forbidden else 0
+    if len(addresses) == 1:
+        return await cut_all(kernel, addresses)  # what cannot be looked at is not let through
+    middle = len(addresses) // 2
+    halves = (addresses[:middle], addresses[middle:])
+    return sum([await _settle(kernel, view, pins, half) for half in halves])
 
 
 def allowed(view: View, flow: Flow, given: Callable[[str, Address, int], bool]) -> bool:

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from nexus_netd.kernel import KernelError
+from nexus_netd.operations.settle import cut_all
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -72,9 +73,7 @@ class Stale:
             stale = [address for address in addresses if address in self._addresses]
             if not stale:
                 return
-            flows = await self._kernel.flows(stale)
-            if flows:
-                await self._kernel.cut(flows)
+            await cut_all(self._kernel, stale)
             for address in stale:
                 self._addresses.pop(address, None)
 

@@ -3,10 +3,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 from fake_kernel import Killed
-from netd_world import ULA, attach, stored
+from netd_world import ULA, attach, default, stored
 
 from nexus_netd.kernel import Flow, KernelError
 from nexus_netd.model import EgressRule, Limits, Mode, Policy, Protocol
+from nexus_netd.operations import settle
 from nexus_rpc.errors import InvalidArgument, NotFound
 from nexus_rpc.ids import new_vm_id
 
@@ -37,6 +38,23 @@ async def test_a_policy_holds_at_once_and_cuts_what_it_forbids(netd, kernel, agr
     assert netd.view().ports[guest.vm_id].policy is None
     assert not kernel.chains
     await agree(netd)
+
+
+async def test_more_connections_than_one_look_finds(netd, kernel, monkeypatch):
+    kernel.most_flows = 4
+    monkeypatch.setattr(settle, "MOST_FLOWS", 4)
+    guests = [await attach(netd) for _ in range(5)]
+    crowd = guests[0]
+    kept = [flow(guest, FAR, port) for guest in guests[1:] for port in (1, 2)]
+    cut = [flow(guest, NEAR, 3) for guest in guests[1:]]
+    kernel.tracked = [*kept, *cut, *(flow(crowd, FAR, port) for port in range(9))]
+    await netd.update_network(replace(default(), default_policy=WIDE))
+    # Of whom so many are open that they cannot all be looked at, none stay.
+    assert kernel.tracked == kept
+    kernel.tracked = [flow(crowd, NEAR, port) for port in range(9)]
+    await netd.detach(crowd.vm_id)
+    await netd.state.stale.forget(crowd.addresses)
+    assert kernel.tracked == []
 
 
 async def test_connections_to_pinned_addresses_outlive_their_pin_and_another_policy(netd, kernel):

@@ -260,3 +260,30 @@ async def test_a_vm_s_name_is_kept_and_told(netd):
         await netd.heard(vm, "api", live=True)
         assert (await anext(told)).what == "changed"
     assert netd.view().ports[vm].vm_name == "api"
+
+
+async def test_connections_opened_during_a_move_are_cut_and_pins_move_back_with_a_failure(
+    netd, kernel, agree
+):
+    named = Policy(Mode.RULES, (EgressRule(domain="pypi.org"),))
+    guest = await attach(netd, policy=named)
+    await netd.pin(guest.vm_id, "pypi.org", [IPv4Address("151.101.0.223")], 60.0, [0])
+    put_bridge, cut = kernel.put_bridge, kernel.cut
+
+    async def opening(want):
+        kernel.tracked.append(Flow(guest.ipv4, IPv4Address("192.0.2.1"), 6, 80, b""))
+        await put_bridge(want)
+
+    async def failing(flows):
+        raise KernelError(None, "no answer")
+
+    kernel.put_bridge, kernel.cut = opening, failing
+    with pytest.raises(KernelError):
+        await netd.migrate_network("default", Subnet.parse("10.9.0.0/24"))
+    assert (await kernel.pins()).keys() == {guest.ipv4}
+    await agree(netd)
+    kernel.cut = cut
+    (moved,) = await netd.migrate_network("default", Subnet.parse("10.9.0.0/24"))
+    assert kernel.tracked == []
+    assert (await kernel.pins()).keys() == {moved.ipv4}
+    await agree(netd)
