@@ -172,20 +172,20 @@ async def build(stack, namespace, directory):
 def test_rules_decide_as_the_model_does(namespace, short_path):
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
-        world = runner.run(build(stack, namespace, short_path))
-
-        @settings(
-            max_examples=EXAMPLES,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=[HealthCheck.too_slow],
-        )
-        @given(cases())
-        def decides_alike(case):
-            runner.run(world.check(*case))
-
         try:
+            world = runner.run(build(stack, namespace, short_path))
+
+            @settings(
+                max_examples=EXAMPLES,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                suppress_health_check=[HealthCheck.too_slow],
+            )
+            @given(cases())
+            def decides_alike(case):
+                runner.run(world.check(*case))
+
             decides_alike()
         finally:
             runner.run(stack.aclose())
