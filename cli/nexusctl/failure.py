@@ -59,6 +59,7 @@ _TRY = {
     "FIELD_FIXED": "nexusctl vm create makes another",
     "FILE_DENIED": "nexusctl vm exec {vm} -- ls -l, to see who may use it",
     "FILE_NOT_FOUND": "nexusctl vm exec {vm} -- ls, to see what there is",
+    "FIRECRACKER_SILENT": "nexusctl vm stop {vm} --grace 0 ends it",
     "GUEST_BUSY": "wait until other commands in the guest have ended",
     "GUEST_DISK_FULL": "nexusctl vm exec {vm} -- df -h, then delete what is not needed",
     "GUEST_NOT_READY": "nexusctl vm logs {vm} --tail 50, or wait longer with --timeout",
@@ -93,6 +94,7 @@ _TRY = {
     "VM_LIVE": "nexusctl vm delete {vm} --force, or nexusctl vm stop {vm} first",
     "VM_NOT_FOUND": "nexusctl vm list shows what there is",
     "VM_NOT_LIVE": "nexusctl vm start {vm}",
+    "VM_PAUSED": "nexusctl vm resume {vm}",
     "VM_STATE": "nexusctl vm inspect {vm} shows its state",
 }
 

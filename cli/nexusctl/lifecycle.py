@@ -80,6 +80,20 @@ async def stop(services: Services, vm: str, grace: int) -> vmm_pb2.Vm:
     return (await vmm.ask(vmm.stub.StopVm, request, grace + WRITE)).vm
 
 
+async def pause(services: Services, vm: str) -> vmm_pb2.Vm:
+    """Halt a VM's vCPUs. Raises NexusError."""
+    vmm = services.vmm
+    request = vmm_pb2.PauseVmRequest(vm=vm, request_id=str(uuid4()))
+    return (await vmm.ask(vmm.stub.PauseVm, request, WRITE)).vm
+
+
+async def resume(services: Services, vm: str) -> vmm_pb2.Vm:
+    """Let a paused VM go on. Raises NexusError."""
+    vmm = services.vmm
+    request = vmm_pb2.ResumeVmRequest(vm=vm, request_id=str(uuid4()))
+    return (await vmm.ask(vmm.stub.ResumeVm, request, WRITE)).vm
+
+
 async def delete(services: Services, vm_id: str) -> None:
     """Delete a VM that is not live, then give its port back. Raises NexusError."""
     vmm = services.vmm

@@ -23,6 +23,7 @@ STYLES = {
     "online": "yellow",
     "provisioning": "yellow",
     "connecting": "yellow",
+    "paused": "yellow",
     "unreachable": "red",
     "not serving": "red",
     "denied": "red",

@@ -22,6 +22,7 @@ LIVE = frozenset(
         vmm_pb2.VM_STATE_PROVISIONING,
         vmm_pb2.VM_STATE_READY,
         vmm_pb2.VM_STATE_UNREACHABLE,
+        vmm_pb2.VM_STATE_PAUSED,
     }
 )
 """The states in which a process exists, as vmm.proto has them."""

@@ -20,6 +20,7 @@ from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
 from nexus_rpc.channel import OPTIONS
 from nexus_rpc.errors import FailedPrecondition, InvalidArgument, NotFound
 from nexus_rpc.interceptors import AroundCalls, errors
+from nexus_rpc.vms import LIVE
 from nexusctl.interfaces import of_port
 
 
@@ -107,7 +108,7 @@ class Fakes:
         raise NotFound("VM_NOT_FOUND", f"there is no VM {ref!r}")
 
     def is_live(self, vm):
-        return vmm_pb2.VM_STATE_RUNNING <= vm.state <= vmm_pb2.VM_STATE_UNREACHABLE
+        return vm.state in LIVE
 
 
 class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
@@ -170,6 +171,25 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         vm.state = vmm_pb2.VM_STATE_STOPPED
         self.fakes.tell(vmm_pb2.WatchVmsResponse(vm=vm))
         return vmm_pb2.StopVmResponse(vm=vm)
+
+    async def PauseVm(self, request, context):
+        await self.fakes.begin(request, context)
+        return vmm_pb2.PauseVmResponse(
+            vm=self._halt(request.vm, vmm_pb2.VM_STATE_READY, vmm_pb2.VM_STATE_PAUSED)
+        )
+
+    async def ResumeVm(self, request, context):
+        await self.fakes.begin(request, context)
+        return vmm_pb2.ResumeVmResponse(
+            vm=self._halt(request.vm, vmm_pb2.VM_STATE_PAUSED, vmm_pb2.VM_STATE_RUNNING)
+        )
+
+    def _halt(self, ref, before, after):
+        vm = self.fakes.find(ref)
+        if vm.state != before:
+            raise FailedPrecondition("VM_STATE", f"{vm.name} is in another state")
+        vm.state = after
+        return vm
 
     async def DeleteVm(self, request, context):
         await self.fakes.begin(request, context)

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from dataclasses import dataclass, field
 
-from nexus_rpc.errors import FailedPrecondition, NotFound
+from nexus_rpc.errors import FailedPrecondition, NotFound, Unavailable
 from nexus_vmm.vm import Boot, Exit
 
 _boots = itertools.count(1)
@@ -15,6 +15,7 @@ class Process:
     boot: str
     pid: int
     booted: bool = False
+    paused: bool = False
     obeys: bool = True
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -31,6 +32,7 @@ class World:
     ends: dict = field(default_factory=dict)
     words: dict = field(default_factory=dict)
     fault: str = ""
+    halts: str = ""
     fails: int = 0
     obeys: bool = True
 
@@ -76,10 +78,25 @@ class FakeDriver:
 
     async def stop(self, vm, grace):
         process = self.world.processes.get(vm.id)
-        if process and grace and process.obeys:
+        if process and grace and process.obeys and not process.paused:
             self.world.end(vm.id, Exit("shutdown", "the guest shut down"))
         self.point("asked")
         await self.kill(vm.id)
+
+    async def pause(self, vm_id):
+        await self._halt(vm_id, True)
+
+    async def resume(self, vm_id):
+        await self._halt(vm_id, False)
+
+    async def _halt(self, vm_id, paused):
+        await asyncio.sleep(0)
+        if vm_id not in self.world.processes:
+            raise Unavailable("FIRECRACKER_SILENT", "Firecracker does not answer")
+        if self.world.halts:
+            raise FailedPrecondition("PAUSE_REFUSED", self.world.halts)
+        self.world.processes[vm_id].paused = paused
+        self.point("halted")
 
     async def kill(self, vm_id):
         await asyncio.sleep(0)

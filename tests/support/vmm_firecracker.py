@@ -77,10 +77,22 @@ class Machine:
         if (method, path) == ("GET", "/"):
             info = {"id": self.vm_id, "state": self.state, "vmm_version": VERSION}
             return info | {"app_name": "Firecracker"}, "200 OK"
-        fault = await self._put(path, body) if method == "PUT" else f"no {method} {path}"
+        match method:
+            case "PUT":
+                fault = await self._put(path, body)
+            case "PATCH" if path == "/vm":
+                fault = self._halt(body["state"])
+            case _:
+                fault = f"no {method} {path}"
         if fault:
             return {"fault_message": fault}, "400 Bad Request"
         return None, "204 No Content"
+
+    def _halt(self, state):
+        if self.state == "Not started":
+            return "The requested operation is not supported before starting the microVM."
+        self.state = {"Paused": "Paused", "Resumed": "Running"}[state]
+        return None
 
     async def _put(self, path, body):
         if path != "/actions":
@@ -92,7 +104,7 @@ class Machine:
             self.resources[path] = body
             return None
         if body["action_type"] == "SendCtrlAltDel":
-            if self.obeys:
+            if self.obeys and self.state == "Running":
                 asyncio.get_running_loop().call_later(0.001, self.end, 0)
             return None
         if not _is_elf(self.resources["/boot-source"]["kernel_image_path"]):

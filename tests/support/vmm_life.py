@@ -11,9 +11,10 @@ from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.database import Database
 from nexus_rpc.errors import Unavailable
 from nexus_vmm import rows
+from nexus_vmm.calls import Request
 from nexus_vmm.reconcile import reconcile
 from nexus_vmm.states import LIVE, State
-from nexus_vmm.store import Request, Store
+from nexus_vmm.store import Store
 from nexus_vmm.supervisor import Supervisor
 from nexus_vmm.vm import Goal
 from nexus_vmm.watch import Hub
@@ -149,6 +150,14 @@ class Vmm:
         body = vmm_pb2.StopVmRequest(vm=vm, request_id=request_id)
         return await self.supervisor.stop(Request(request_id, "StopVm", body), vm, grace)
 
+    async def pause(self, vm="hello", request_id=""):
+        body = vmm_pb2.PauseVmRequest(vm=vm, request_id=request_id)
+        return await self.supervisor.pause(Request(request_id, "PauseVm", body), vm)
+
+    async def resume(self, vm="hello", request_id=""):
+        body = vmm_pb2.ResumeVmRequest(vm=vm, request_id=request_id)
+        return await self.supervisor.resume(Request(request_id, "ResumeVm", body), vm)
+
     async def delete(self, vm="hello", request_id=""):
         body = vmm_pb2.DeleteVmRequest(vm=vm, request_id=request_id)
         await self.supervisor.delete(Request(request_id, "DeleteVm", body), vm)
@@ -203,12 +212,16 @@ def check(vms, world):
         vm_id: vm.boot for vm_id, vm in live.items()
     }
     assert all(process.booted for process in world.processes.values())
+    assert all(
+        world.processes[vm_id].paused == (vm.state is State.PAUSED) for vm_id, vm in live.items()
+    )
     assert all(world.processes[vm_id].pid == vm.pid for vm_id, vm in live.items())
     assert world.disks == {vm.id: vm.spec.disk_mib for vm in vms}
     assert world.runs == set(live)
     assert not world.ends
     for vm in vms:
-        assert vm.goal is (Goal.RUN if vm.state in LIVE else Goal.STOP)
+        goal = Goal.RUN if vm.state in LIVE else Goal.STOP
+        assert vm.goal is (Goal.PAUSE if vm.state is State.PAUSED else goal)
         assert (vm.pid != 0) == (vm.state in LIVE)
 
 

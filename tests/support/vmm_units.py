@@ -1,6 +1,7 @@
 """A stand-in for systemd's units: their states and processes, for the fakes to show."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import secrets
@@ -58,7 +59,8 @@ class Child:
         self.ended = asyncio.ensure_future(process.wait())
 
     def end(self, code):
-        os.kill(self.pid, -code if code < 0 else signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and is told of soon
+            os.kill(self.pid, -code if code < 0 else signal.SIGTERM)
 
     async def closed(self):
         pass

@@ -61,3 +61,29 @@ def test_a_deliberate_stop_stays_and_cancels_what_is_pending(devhost, make_vm):
     vm = _vm(devhost, name)
     assert (vm["state"], vm["next_start_time"], vm["restarts"]) == ("stopped", None, 0)
     assert devhost.out(f"systemctl show -P ActiveState nexus-vm@{vm['id']}").strip() == "inactive"
+
+
+def test_a_paused_vm_stands_still_and_goes_on_where_it_was(devhost, make_vm):
+    name = make_vm("sleeper")
+    before = _vm(devhost, name)
+    counting = devhost.start_exec(name, "sh", "-c", "for n in 1 2 3; do sleep 1; echo $n; done")
+    assert counting.stdout.readline() == b"1\n"
+
+    devhost.nexusctl("vm", "pause", name)
+    # Longer than the gateway waits for a guest that falls silent.
+    devhost.run("systemctl restart nexus-vmm; sleep 20", timeout=60)
+    devhost.until("vmm serves", lambda: devhost.nexusctl("status", check=False).returncode == 0)
+    assert _vm(devhost, name)["state"] == "paused"
+    assert devhost.exec(name, "true", check=False).returncode == 125
+
+    devhost.nexusctl("vm", "resume", name)
+    devhost.until("it is ready", lambda: _vm(devhost, name)["state"] == "ready")
+    out, _ = counting.communicate(timeout=60)
+    assert (out, counting.returncode) == (b"2\n3\n", 0)
+    after = _vm(devhost, name)
+    assert (after["boot"], after["pid"]) == (before["boot"], before["pid"])
+    assert [step["to"] for step in after["history"]].count("unreachable") == 0
+
+    devhost.nexusctl("vm", "pause", name)
+    devhost.nexusctl("vm", "stop", name)
+    assert _vm(devhost, name)["state"] == "stopped"

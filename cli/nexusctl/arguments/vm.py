@@ -44,6 +44,14 @@ def add_vm(vm: Parser) -> None:
     _add_grace(stop)
     add_json(stop)
 
+    for name, text in (
+        ("pause", "halt a VM's vCPUs; its memory and process stay"),
+        ("resume", "let a paused VM go on"),
+    ):
+        halt = leaf(vm, commands, name, text)
+        _add_name(halt)
+        add_json(halt)
+
     delete = leaf(vm, commands, "delete", "delete a VM, its disk and its network port")
     _add_name(delete)
     add_yes(delete)

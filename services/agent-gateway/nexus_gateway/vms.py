@@ -25,8 +25,8 @@ _CATCH_UP = 5.0
 
 
 def is_live(vm: Vm) -> bool:
-    """Whether the VM has a process."""
-    return vm.state in LIVE
+    """Whether the VM has a process whose vCPUs run: a paused guest is not to be called lost."""
+    return vm.state in LIVE and vm.state != VmState.VM_STATE_PAUSED
 
 
 class Vms:
@@ -86,14 +86,18 @@ class Vms:
     async def find_live(self, vm: str, *, fresh: bool = False) -> Vm:
         """Return the live VM with that id or name; `fresh`: of the boot that vmm knows now.
 
-        NotFound (VM_NOT_FOUND); FailedPrecondition (VM_NOT_LIVE). WatchVms lags a little, so
-        vmm has the last word before either is raised, unless it is down.
+        NotFound (VM_NOT_FOUND); FailedPrecondition (VM_NOT_LIVE, VM_PAUSED). WatchVms lags a
+        little, so vmm has the last word before one is raised, unless it is down.
         """
         found = self.look_up(vm)
         if fresh or found is None or not is_live(found):
             found = await self._ask(vm)
         if not is_live(found):
             state = VmState.Name(found.state).removeprefix("VM_STATE_")
+            if found.state == VmState.VM_STATE_PAUSED:
+                raise FailedPrecondition(
+                    "VM_PAUSED", f"VM {vm!r} is paused: resume it first", vm=vm, state=state
+                )
             raise FailedPrecondition(
                 "VM_NOT_LIVE", f"VM {vm!r} is {state}: start it first", vm=vm, state=state
             )

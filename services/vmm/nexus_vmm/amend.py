@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from nexus_vmm.store import Request
+    from nexus_vmm.calls import Request
     from nexus_vmm.vm import Network, Spec, Vm
 
 

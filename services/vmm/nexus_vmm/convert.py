@@ -25,6 +25,7 @@ _STATES: dict[State, vmm_pb2.VmState.ValueType] = {
     State.PROVISIONING: vmm_pb2.VM_STATE_PROVISIONING,
     State.READY: vmm_pb2.VM_STATE_READY,
     State.UNREACHABLE: vmm_pb2.VM_STATE_UNREACHABLE,
+    State.PAUSED: vmm_pb2.VM_STATE_PAUSED,
     State.STOPPED: vmm_pb2.VM_STATE_STOPPED,
     State.CRASHED: vmm_pb2.VM_STATE_CRASHED,
     State.FAILED: vmm_pb2.VM_STATE_FAILED,

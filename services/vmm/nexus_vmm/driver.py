@@ -30,6 +30,15 @@ class Driver(Protocol):
         Returns once no process is left. The way the machine ended is not forgotten before `kill`.
         """
 
+    async def pause(self, vm_id: str) -> None:
+        """Halt the machine's vCPUs.
+
+        Raises FailedPrecondition (PAUSE_REFUSED), Unavailable (FIRECRACKER_SILENT).
+        """
+
+    async def resume(self, vm_id: str) -> None:
+        """Let the machine's vCPUs run. Raises as `pause` does."""
+
     async def kill(self, vm_id: str) -> None:
         """Make sure that no process and nothing else of a run is left."""
 
@@ -40,7 +49,7 @@ class Driver(Protocol):
         """Return the process as it is: its boot (of an unknown version), or how it ended."""
 
     async def adopt(self, vm_id: str) -> Boot | None:
-        """Return the machine if its vCPUs run, whoever booted it; None if it never booted."""
+        """Return the machine if it booted, whoever booted it; None if it never did."""
 
     async def last_words(self, vm_id: str) -> str:
         """Return the last lines of the machine's console as one short line, or ""."""

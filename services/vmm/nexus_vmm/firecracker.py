@@ -63,16 +63,22 @@ class Api:
         """
         await self._exchange(resources)
 
+    async def patch(self, path: str, change: dict[str, Any]) -> None:
+        """Change the resource at `path`. Raises Fault, ApiError."""
+        await self._exchange([(path, change)], "PATCH")
+
     async def act(self, action: str) -> None:
         """Do `action`, such as InstanceStart. Raises Fault, ApiError."""
         await self._exchange([("/actions", {"action_type": action})])
 
     async def _exchange(
-        self, requests: Sequence[tuple[str, dict[str, Any] | None]]
+        self, requests: Sequence[tuple[str, dict[str, Any] | None]], method: str = "PUT"
     ) -> list[dict[str, Any]]:
-        """Send a GET for each None and a PUT for each resource, and return the answers."""
+        """Send a GET for each None and a `method` for each resource, and return the answers."""
         try:
-            self._writer.write(b"".join(_request(path, resource) for path, resource in requests))
+            self._writer.write(
+                b"".join(_request(method, path, resource) for path, resource in requests)
+            )
             await self._writer.drain()
             return [await self._answer_for(path) for path, _ in requests]
         except (OSError, EOFError, ValueError) as error:
@@ -118,8 +124,8 @@ class Api:
         return line[:-2].decode("ascii")
 
 
-def _request(path: str, resource: dict[str, Any] | None) -> bytes:
-    head = f"{'GET' if resource is None else 'PUT'} {path} HTTP/1.1\r\nHost: localhost\r\n"
+def _request(method: str, path: str, resource: dict[str, Any] | None) -> bytes:
+    head = f"{'GET' if resource is None else method} {path} HTTP/1.1\r\nHost: localhost\r\n"
     body = b""
     if resource is not None:
         body = json.dumps(resource).encode()

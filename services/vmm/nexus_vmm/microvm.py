@@ -8,7 +8,7 @@ import signal
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from nexus_rpc.errors import FailedPrecondition
+from nexus_rpc.errors import FailedPrecondition, Unavailable
 from nexus_vmm.console import last_words
 from nexus_vmm.disks import discard_home, make_home, remove_home
 from nexus_vmm.firecracker import Api, ApiError, Fault, dial, dial_new, printable
@@ -67,6 +67,14 @@ class FirecrackerDriver:
                 await self._units.kill(vm.id)
         await self.kill(vm.id)
 
+    async def pause(self, vm_id: str) -> None:
+        """Halt the machine's vCPUs."""
+        await self._bring_to(vm_id, "Paused", {"state": "Paused"})
+
+    async def resume(self, vm_id: str) -> None:
+        """Let the machine's vCPUs run."""
+        await self._bring_to(vm_id, "Running", {"state": "Resumed"})
+
     async def kill(self, vm_id: str) -> None:
         """Make sure that no process and nothing else of a run is left."""
         await self._units.stop(vm_id)
@@ -82,7 +90,7 @@ class FirecrackerDriver:
         return _ended(unit) if unit.gone else Boot(unit.invocation, unit.pid, "")
 
     async def adopt(self, vm_id: str) -> Boot | None:
-        """Return the machine if its vCPUs run."""
+        """Return the machine if it booted."""
         unit = await self._units.describe(vm_id)
         if unit.gone:
             return None
@@ -92,7 +100,7 @@ class FirecrackerDriver:
                     info = await api.get("/")
         except (OSError, ApiError, Fault):  # TimeoutError is an OSError
             return None
-        if info.get("state") != "Running":
+        if info.get("state") not in ("Running", "Paused"):
             return None
         return Boot(unit.invocation, unit.pid, printable(info.get("vmm_version", "")))
 
@@ -114,6 +122,20 @@ class FirecrackerDriver:
         homes = await asyncio.to_thread(vm_ids, self._places.vms_dir)
         runs = await asyncio.to_thread(vm_ids, self._places.run_dir)
         return units | homes | runs
+
+    async def _bring_to(self, vm_id: str, state: str, change: dict[str, str]) -> None:
+        """Make `change` (see /vm in firecracker.yaml), unless the machine is in `state` already."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                with closing(await dial(self._places.api(vm_id))) as api:
+                    if (await api.get("/")).get("state") != state:
+                        await api.patch("/vm", change)
+        except Fault as fault:
+            raise FailedPrecondition("PAUSE_REFUSED", f"Firecracker refused: {fault}") from fault
+        except (OSError, ApiError) as error:  # TimeoutError is an OSError
+            raise Unavailable(
+                "FIRECRACKER_SILENT", f"Firecracker does not answer: {error or 'no answer'}"
+            ) from error
 
     async def _ask(self, vm_id: str, grace: float) -> None:
         """Ask the guest to shut down, and return once it has or `grace` seconds are over."""

@@ -12,8 +12,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from nexus_rpc.errors import FailedPrecondition, ResourceExhausted
-from nexus_vmm.states import LIVE, Event
+from nexus_rpc.errors import FailedPrecondition, ResourceExhausted, Unavailable
+from nexus_vmm.states import LIVE, Event, State
 from nexus_vmm.vm import Exit, Goal
 
 if TYPE_CHECKING:
@@ -94,7 +94,19 @@ async def _repair_live(vm: Vm, driver: Driver, supervisor: Supervisor) -> None:
         await supervisor.ended(vm, Exit("stop", "stopped as asked, after a restart of vmm"))
     else:
         _log.info("VM %s: adopted, pid %d", vm.id, now.pid)
-        supervisor.watch(vm)
+        supervisor.watch(await _finish_halt(vm, supervisor))
+
+
+async def _finish_halt(vm: Vm, supervisor: Supervisor) -> Vm:
+    """Carry on with a pause or resumption that was under way."""
+    if (vm.goal is Goal.PAUSE) == (vm.state is State.PAUSED):
+        return vm
+    event = Event.PAUSE if vm.goal is Goal.PAUSE else Event.RESUME
+    try:
+        return await supervisor.halt(vm, event, None, "as asked, after a restart of vmm")
+    except (FailedPrecondition, Unavailable) as error:
+        _log.error("VM %s: %s that was under way did not end: %s", vm.id, event, error)
+        return vm
 
 
 async def _finish_start(vm: Vm, store: Store, driver: Driver, supervisor: Supervisor) -> None:

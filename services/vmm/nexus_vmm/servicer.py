@@ -15,11 +15,11 @@ from nexus_rpc import paging
 from nexus_rpc.errors import invalid_field
 from nexus_rpc.ids import check_name, check_vm_id, check_vm_ref
 from nexus_vmm.amend import check_mask
+from nexus_vmm.calls import Request
 from nexus_vmm.console import read_console
 from nexus_vmm.convert import GUEST_EVENTS, to_event, to_proto
 from nexus_vmm.interface import check_interface
 from nexus_vmm.spec import check_spec
-from nexus_vmm.store import Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -108,6 +108,24 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
             _request("StopVm", request.request_id, request), check_vm_ref("vm", request.vm), grace
         )
         return vmm_pb2.StopVmResponse(vm=to_proto(vm, self._places))
+
+    async def PauseVm(
+        self, request: vmm_pb2.PauseVmRequest, context: Context
+    ) -> vmm_pb2.PauseVmResponse:
+        """Halt a VM's vCPUs."""
+        vm = await self._supervisor.pause(
+            _request("PauseVm", request.request_id, request), check_vm_ref("vm", request.vm)
+        )
+        return vmm_pb2.PauseVmResponse(vm=to_proto(vm, self._places))
+
+    async def ResumeVm(
+        self, request: vmm_pb2.ResumeVmRequest, context: Context
+    ) -> vmm_pb2.ResumeVmResponse:
+        """Let a VM's vCPUs run again."""
+        vm = await self._supervisor.resume(
+            _request("ResumeVm", request.request_id, request), check_vm_ref("vm", request.vm)
+        )
+        return vmm_pb2.ResumeVmResponse(vm=to_proto(vm, self._places))
 
     async def DeleteVm(
         self, request: vmm_pb2.DeleteVmRequest, context: Context

@@ -20,6 +20,7 @@ class State(StrEnum):
     PROVISIONING = "provisioning"
     READY = "ready"
     UNREACHABLE = "unreachable"
+    PAUSED = "paused"
     STOPPED = "stopped"
     CRASHED = "crashed"
     FAILED = "failed"
@@ -32,6 +33,8 @@ class Event(StrEnum):
     START = "start"
     BOOT_AGAIN = "boot again"
     START_FAILED = "start failed"
+    PAUSE = "pause"
+    RESUME = "resume"
     STOP = "stop"
     EXIT = "exit"
     GAVE_UP = "gave up"
@@ -42,12 +45,16 @@ class Event(StrEnum):
     LOST = "lost"
 
 
-LIVE = frozenset({State.RUNNING, State.ONLINE, State.PROVISIONING, State.READY, State.UNREACHABLE})
+RUNS = frozenset({State.RUNNING, State.ONLINE, State.PROVISIONING, State.READY, State.UNREACHABLE})
+"""The states in which vCPUs run."""
+
+LIVE = RUNS | {State.PAUSED}
 """The states in which a process exists."""
 
 BOOTING = frozenset({State.RUNNING, State.ONLINE, State.PROVISIONING})
 """The live states on the way to READY: of a boot, or of a guest that was lost and came back."""
 
+_GUEST = (Event.HELLO, Event.PROVISIONING, Event.READY, Event.LOST)
 _RESTING = (State.CREATED, State.STOPPED, State.CRASHED, State.FAILED)
 
 TABLE: dict[tuple[State, Event], State] = {
@@ -63,7 +70,12 @@ TABLE: dict[tuple[State, Event], State] = {
     **{(state, Event.GAVE_UP): State.FAILED for state in (State.CRASHED, State.FAILED)},
     # A process that ended though nobody had asked for it.
     **{(state, Event.EXIT): State.CRASHED for state in LIVE},
-    **{(state, Event.LOST): State.UNREACHABLE for state in LIVE},
+    **{(state, Event.LOST): State.UNREACHABLE for state in RUNS},
+    **{(state, Event.PAUSE): State.PAUSED for state in RUNS},
+    # As after a boot: the guest has to be heard again.
+    (State.PAUSED, Event.RESUME): State.RUNNING,
+    # What the gateway had on its way says nothing any more.
+    **{(State.PAUSED, event): State.PAUSED for event in _GUEST},
     (State.RUNNING, Event.HELLO): State.ONLINE,
     (State.UNREACHABLE, Event.HELLO): State.ONLINE,
     (State.ONLINE, Event.PROVISIONING): State.PROVISIONING,
@@ -76,6 +88,8 @@ TABLE: dict[tuple[State, Event], State] = {
 
 _WAY_OUT = {
     Event.START: "it is live already",
+    Event.PAUSE: "only vCPUs that run can be paused",
+    Event.RESUME: "it is not paused",
     Event.STOP: "there is nothing to stop",
     Event.DELETE: "stop it first",
     Event.PROVISIONING: "the agent's hello must be reported first",

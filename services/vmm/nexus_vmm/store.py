@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from nexus_rpc import requests
 from nexus_rpc.database import Database
 from nexus_rpc.errors import AlreadyExists, FailedPrecondition
 from nexus_vmm import amend, rows
+from nexus_vmm.calls import GOALS, Begun, Elsewhere, reached
 from nexus_vmm.restarts import after_host_boot, judge
-from nexus_vmm.states import LIVE, Event, State, after
+from nexus_vmm.states import LIVE, Event, after
 from nexus_vmm.vm import Goal, Restarts, Vm
 from nexus_vmm.watch import Gone
 
@@ -26,51 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from google.protobuf.message import Message
-
+    from nexus_vmm.calls import Request
     from nexus_vmm.vm import Boot, Exit, Network, Spec, Transition
     from nexus_vmm.watch import Hub
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T", bound="Vm | Gone | None")
-
-
-@dataclass(frozen=True)
-class Request:
-    """A mutating call: its `request_id` ("" for none), its name, and what it asked."""
-
-    id: str
-    method: str
-    body: Message
-
-
-@dataclass(frozen=True)
-class Begun:
-    """An operation that may go ahead, or that an earlier call with its request id did.
-
-    `vm` is None when it was done and the VM is gone.
-    """
-
-    vm: Vm | None
-    done: bool
-
-
-class Elsewhere(Exception):  # it is an answer
-    """The operation is about another VM than the one whose lock is held: that with `vm_id`."""
-
-    def __init__(self, vm_id: str) -> None:
-        super().__init__(vm_id)
-        self.vm_id = vm_id
-
-
-# What an operation strives for, and how to see that it is reached already.
-_GOALS = {Event.START: Goal.RUN, Event.STOP: Goal.STOP, Event.DELETE: Goal.DELETE}
-
-
-def _reached(event: Event, vm: Vm | None) -> bool:
-    if event is Event.DELETE or vm is None:
-        return vm is None
-    return vm.state in LIVE if event is Event.START else vm.state is State.STOPPED
 
 
 class Store:
@@ -164,7 +126,7 @@ class Store:
             await self._database.write(lambda db: requests.forget(db, request.id))
 
     async def begin(self, request: Request, ref: str, event: Event, locked: str) -> Begun:
-        """Check that START, STOP or DELETE may happen to the VM, and record that it is wanted.
+        """Check that `event`, which a caller asks for, may happen, and record that it is wanted.
 
         `locked` is the id of the VM whose lock is held. Nothing has happened yet when this raises
         FailedPrecondition (VM_STATE), NotFound, or Elsewhere.
@@ -177,7 +139,7 @@ class Store:
             )
             # A repeat is about the VM of the first call, whoever has the name now.
             vm = rows.find(db, claim.subject) if claim.subject else None
-            if claim.state == "done" or (claim.state == "pending" and _reached(event, vm)):
+            if claim.state == "done" or (claim.state == "pending" and reached(event, vm)):
                 requests.finish(db, request.id)
                 return Begun(vm, done=True)
             if vm is None:
@@ -189,7 +151,7 @@ class Store:
                 raise FailedPrecondition(
                     "VM_STATE", f"VM {vm.name!r} is being deleted; repeat DeleteVm", vm=vm.name
                 )
-            vm = rows.set_goal(db, vm, _GOALS[event])
+            vm = rows.set_goal(db, vm, GOALS[event])
             # What is asked for now takes the place of what the restart policy had pending.
             kept = Restarts() if event is Event.START else replace(vm.restarts, due=0)
             return Begun(rows.set_restarts(db, vm, kept), done=False)
@@ -256,6 +218,26 @@ class Store:
             return rows.set_restarts(db, rows.set_boot(db, vm, boot), began)
 
         return await self._commit(work)
+
+    async def halted(self, request: Request | None, vm_id: str, event: Event, reason: str) -> Vm:
+        """Record that the VM's vCPUs stand still or run again (PAUSE, RESUME)."""
+
+        def work(db: sqlite3.Connection) -> Vm:
+            vm = rows.move(db, rows.known(db, vm_id), event, reason, _now())
+            if request:
+                requests.finish(db, request.id)
+            return vm
+
+        return await self._commit(work)
+
+    async def withdraw(self, request: Request, vm: Vm, goal: Goal) -> None:
+        """Record that what was begun for the VM has failed, and `goal` is wanted as before."""
+
+        def work(db: sqlite3.Connection) -> None:
+            requests.forget(db, request.id)
+            rows.set_goal(db, vm, goal)
+
+        await self._database.write(work)
 
     async def rested(
         self, vm_id: str, event: Event, end: Exit, words: str = "", request: Request | None = None

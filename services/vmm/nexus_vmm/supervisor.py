@@ -24,17 +24,18 @@ from nexus_rpc.errors import (
 )
 from nexus_rpc.ids import new_vm_id
 from nexus_vmm import metrics
+from nexus_vmm.calls import Elsewhere
 from nexus_vmm.restarts import nears_loop, seconds_left
 from nexus_vmm.states import BOOTING, LIVE, Event, State
-from nexus_vmm.store import Elsewhere
 from nexus_vmm.timers import Timers
 from nexus_vmm.vm import Exit, Goal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from nexus_vmm.calls import Begun, Request
     from nexus_vmm.driver import Driver
-    from nexus_vmm.store import Begun, Request, Store
+    from nexus_vmm.store import Store
     from nexus_vmm.vm import Boot, Spec, Vm
     from nexus_vmm.work import Work
 
@@ -72,6 +73,14 @@ class Supervisor:
         return await self._work.run(
             self._start(request, ref, START_SECONDS if budget is None else budget)
         )
+
+    async def pause(self, request: Request, ref: str) -> Vm:
+        """Halt a VM's vCPUs (see PauseVm)."""
+        return await self._work.run(self._halt(request, ref, Event.PAUSE))
+
+    async def resume(self, request: Request, ref: str) -> Vm:
+        """Let a VM's vCPUs run again (see ResumeVm)."""
+        return await self._work.run(self._halt(request, ref, Event.RESUME))
 
     async def stop(self, request: Request, ref: str, grace: float) -> Vm:
         """Stop a VM, giving its guest `grace` seconds (see StopVm)."""
@@ -136,12 +145,42 @@ class Supervisor:
             self.watch(vm)
             return vm
 
+    async def _halt(self, request: Request, ref: str, event: Event) -> Vm:
+        async with self._begun(request, ref, event) as begun:
+            vm = _still(begun.vm, ref)
+            if begun.done:
+                return vm
+            try:
+                return await self.halt(vm, event, request, "as asked")
+            except Exception:
+                await self._undo_halt(request, vm, event)
+                raise
+
+    async def halt(self, vm: Vm, event: Event, request: Request | None, why: str) -> Vm:
+        """Carry a PAUSE or RESUME out to its end. Raises as `Driver.pause` does."""
+        if event is Event.PAUSE:
+            await self._driver.pause(vm.id)
+        else:
+            await self._driver.resume(vm.id)
+        done = "paused" if event is Event.PAUSE else "resumed"
+        return await self._store.halted(request, vm.id, event, f"{done} {why}")
+
+    async def _undo_halt(self, request: Request, vm: Vm, event: Event) -> None:
+        """Make the machine and what is wanted of it agree with its state, which stays."""
+        paused = event is Event.RESUME
+        with suppress(NexusError):  # it may not have come so far, or be gone
+            await (self._driver.pause(vm.id) if paused else self._driver.resume(vm.id))
+        await self._store.withdraw(request, vm, Goal.PAUSE if paused else Goal.RUN)
+
     async def _stop(self, request: Request, ref: str, grace: float) -> Vm:
         async with self._begun(request, ref, Event.STOP) as begun:
             vm = _still(begun.vm, ref)
             if begun.done:
                 return vm
             if vm.state in LIVE:
+                if vm.state is State.PAUSED and grace:
+                    with suppress(NexusError):  # then it is killed after the grace
+                        await self._driver.resume(vm.id)
                 await self._driver.stop(vm, grace)
                 metrics.exits.add(1, {"cause": "stop"})
             else:

@@ -31,6 +31,7 @@ class Goal(StrEnum):
     """What was last asked for: where a restart of vmm carries on from."""
 
     RUN = "run"
+    PAUSE = "pause"
     STOP = "stop"
     DELETE = "delete"
 

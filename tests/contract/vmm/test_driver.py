@@ -12,7 +12,7 @@ import vmm_guest
 import vmm_units
 from vmm_guest import ID
 
-from nexus_rpc.errors import FailedPrecondition, NotFound
+from nexus_rpc.errors import FailedPrecondition, NotFound, Unavailable
 from nexus_vmm.microvm import FirecrackerDriver
 from nexus_vmm.vm import Boot, Exit
 
@@ -142,6 +142,26 @@ async def test_stop_ends_it_and_start_boots_anew(host, grace):
     assert isinstance(await host.driver.describe(ID), Exit)
     assert await host.driver.adopt(ID) is None
     assert (await host.driver.start(vm)).boot != first.boot
+
+
+async def test_pause_and_resume_may_be_repeated(host):
+    vm, boot = await started(host)
+    for call in (host.driver.pause, host.driver.resume, host.driver.pause):
+        for _ in range(2):
+            await call(ID)
+        assert await host.driver.adopt(ID) == boot
+    # Nobody is there to shut down.
+    await asyncio.wait_for(host.driver.stop(vm, 0.05), 10)
+    assert await host.driver.adopt(ID) is None
+
+
+async def test_pause_of_what_does_not_run(host):
+    vm, _ = await started(host)
+    await host.driver.stop(vm, 0)
+    for call in (host.driver.pause, host.driver.resume):
+        with pytest.raises(Unavailable, match="does not answer") as caught:
+            await call(ID)
+        assert caught.value.reason == "FIRECRACKER_SILENT"
 
 
 async def test_stop_kills_a_guest_that_does_not_obey(host):

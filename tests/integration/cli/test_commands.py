@@ -87,6 +87,16 @@ async def test_update_refuses_an_old_etag_and_nothing(nexusctl, fakes):
     assert fakes.calls == ["UpdateVm"]
 
 
+async def test_pause_and_resume(nexusctl, fakes):
+    fakes.add_vm("hello", READY)
+    done = await nexusctl("vm", "pause", "hello")
+    assert (done.code, done.out) == (0, b"hello is paused\n")
+    done = await nexusctl("vm", "pause", "hello")
+    assert (done.code, "vm inspect hello" in done.err) == (5, True)
+    done = await nexusctl("vm", "resume", "hello", "--json")
+    assert done.json["state"] == "running"
+
+
 async def test_start_waits_for_the_guest(nexusctl, fakes):
     fakes.add_vm("hello")
     done = await nexusctl("vm", "start", "hello", "--json")

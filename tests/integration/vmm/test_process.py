@@ -24,7 +24,7 @@ from nexus.vmm.v1 import vmm_pb2_grpc
 from nexus_rpc.errors import FailedPrecondition, NexusError, NotFound, from_rpc_error
 from nexus_vmm.places import vm_ids
 
-LIVE = range(pb.VM_STATE_RUNNING, pb.VM_STATE_UNREACHABLE + 1)
+LIVE = {*range(pb.VM_STATE_RUNNING, pb.VM_STATE_UNREACHABLE + 1), pb.VM_STATE_PAUSED}
 SECONDS = 30
 
 
@@ -130,6 +130,19 @@ async def test_the_life_of_a_vm(service):
     await service.check()
     await service.call("DeleteVm", vm="hello")
     assert await service.check() == []
+
+
+async def test_a_paused_vm_is_adopted_as_paused(service):
+    await service.call("CreateVm", name="hello")
+    await service.call("StartVm", vm="hello")
+    paused = (await service.call("PauseVm", vm="hello")).vm
+    await service.kill()
+    await service.start()
+    assert await service.check() == [paused]
+    assert (await service.call("ResumeVm", vm="hello")).vm.state == pb.VM_STATE_RUNNING
+    await service.call("PauseVm", vm="hello")
+    await service.call("StopVm", vm="hello")
+    await service.check()
 
 
 async def test_a_kill_leaves_vms_running_and_they_are_adopted(service):

@@ -376,6 +376,20 @@ async def test_ready_waits_and_ends_with_the_vm(world, guest):
     assert caught.value.reason == "VM_NOT_LIVE"
 
 
+@hasty
+async def test_a_paused_guest_is_let_go_and_is_ready_again_once_it_runs(world, guest):
+    async with guest:
+        await world.vmm.until(VM, pb.VM_STATE_READY)
+        world.vmm.change(VM, state=pb.VM_STATE_PAUSED)
+        await world.until(lambda: VM not in world.guests._known)
+        assert VM not in world.guests._following  # so nobody calls it lost
+        with pytest.raises(FailedPrecondition, match="resume it first"):
+            await world.guests.ready(VM)
+        world.vmm.change(VM, state=pb.VM_STATE_RUNNING)
+        assert (await world.guests.ready(VM)).state is State.READY
+        await world.vmm.until(VM, pb.VM_STATE_READY)
+
+
 async def test_ready_waits_for_vmm_too(tmp_path, guest):
     fake = FakeVmm()
     fake.put(make_vm(path=tmp_path / "agent.sock"))

@@ -115,6 +115,14 @@ async def test_not_live(vms, vmm, state):
     assert caught.value.reason == "VM_NOT_LIVE"
 
 
+async def test_paused(vms, vmm):
+    vmm.answer = make_vm(state=pb.VM_STATE_PAUSED)
+    vms.apply(told(vmm.answer))
+    with pytest.raises(FailedPrecondition, match="resume it first") as caught:
+        await vms.find_live("hello")
+    assert caught.value.reason == "VM_PAUSED"
+
+
 async def test_a_start_that_the_stream_has_not_told_yet(vms, vmm, changed):
     stopped, started = make_vm(state=pb.VM_STATE_STOPPED, boot="old"), make_vm(boot="new")
     vms.apply(told(stopped))

@@ -8,11 +8,12 @@ from nexus_rpc.errors import FailedPrecondition, NotFound
 from nexus_vmm.amend import FIELDS
 from nexus_vmm.vm import Condition, Delay, RestartPolicy
 
+NONE = RestartPolicy()
 NOW = RestartPolicy(Condition.ALWAYS, Delay.IMMEDIATE)
 LATER = RestartPolicy(Condition.ALWAYS, Delay.FIXED, 3600)
 
 
-async def started(vmm, policy=RestartPolicy()):
+async def started(vmm, policy=NONE):
     await vmm.create(restart=policy)
     return await vmm.start()
 

@@ -26,6 +26,8 @@ async def test_a_machine_is_configured_and_started(short_path):
         await api.put_all(configuration(vm, assets.find(vm.spec), disk))
         await api.act("InstanceStart")
         assert (await api.get("/"))["state"] == "Running"
+        await api.patch("/vm", {"state": "Paused"})
+        assert (await api.get("/"))["state"] == "Paused"
         with pytest.raises(Fault, match="not supported after starting") as caught:
             await api.put_all([("/machine-config", {})])
         assert caught.value.path == "/machine-config"

@@ -237,6 +237,16 @@ async def test_an_interface_is_changed_whole(vmm):
     assert (await vmm.GetVm(pb.GetVmRequest(vm="hello"))).vm.spec.network == network
 
 
+async def test_a_vm_is_paused_and_resumed(vmm):
+    await vmm.CreateVm(pb.CreateVmRequest(name="hello"))
+    running = (await vmm.StartVm(pb.StartVmRequest(vm="hello"))).vm
+    paused = (await vmm.PauseVm(pb.PauseVmRequest(vm="hello"))).vm
+    assert (paused.state, paused.vsock_path) == (pb.VM_STATE_PAUSED, running.vsock_path)
+    error = await refusal(vmm.PauseVm(pb.PauseVmRequest(vm="hello")))
+    assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "VM_STATE")
+    assert (await vmm.ResumeVm(pb.ResumeVmRequest(vm="hello"))).vm.state == pb.VM_STATE_RUNNING
+
+
 async def test_a_restart_policy_is_told_and_changed(vmm, host):
     policy = pb.RestartPolicy(
         condition=pb.RESTART_CONDITION_ALWAYS, delay=pb.RESTART_DELAY_FIXED, fixed_seconds=3600

@@ -42,7 +42,8 @@ def test_what_rests_starts_and_is_deleted_and_what_lives_stops(state):
         assert allowed == {Event.START, Event.START_FAILED, Event.DELETE} | by_policy
     elif state in LIVE:
         again = {Event.BOOT_AGAIN} if state in BOOTING else set()
-        assert allowed - GUEST == {Event.STOP, Event.EXIT} | again
+        halt = {Event.RESUME} if state is State.PAUSED else {Event.PAUSE}
+        assert allowed - GUEST == {Event.STOP, Event.EXIT} | again | halt
         assert Event.LOST in allowed
     else:
         assert not allowed
@@ -58,3 +59,8 @@ def test_the_way_of_a_guest():
     for event in (Event.HELLO, Event.PROVISIONING, Event.READY, Event.LOST, Event.HELLO):
         state = after(state, event, "hello")
     assert state is State.ONLINE
+
+
+def test_a_paused_guest_says_nothing_and_is_heard_anew_once_it_runs():
+    assert {TABLE[State.PAUSED, event] for event in GUEST} == {State.PAUSED}
+    assert after(State.PAUSED, Event.RESUME, "hello") is State.RUNNING

@@ -7,6 +7,7 @@ For ids, errors and deadlines see nexus/vmm/v1/vmm.proto. Calls here act in a gu
 not idempotent unless said so, and take no `request_id`.
 
 Errors of every call: NOT_FOUND (VM_NOT_FOUND); FAILED_PRECONDITION (VM_NOT_LIVE), start the VM;
+FAILED_PRECONDITION (VM_PAUSED), resume it;
 UNAVAILABLE (GUEST_UNREACHABLE), the agent does not answer; UNAVAILABLE (VMM_UNREACHABLE), the VM
 is not known here and vmm was not heard since the start; DATA_LOSS (GUEST_PROTOCOL), the guest
 sent what is no message: its connection was closed, other calls are untouched.

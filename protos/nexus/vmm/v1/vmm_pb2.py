@@ -26,21 +26,21 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16nexus/vmm/v1/vmm.proto\x12\x0cnexus.vmm.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x01\n\rRestartPolicy\x12\x31\n\tcondition\x18\x01 \x01(\x0e\x32\x1e.nexus.vmm.v1.RestartCondition\x12)\n\x05\x64\x65lay\x18\x02 \x01(\x0e\x32\x1a.nexus.vmm.v1.RestartDelay\x12\x15\n\rfixed_seconds\x18\x03 \x01(\r\"\xd1\x01\n\x06VmSpec\x12\x12\n\nvcpu_count\x18\x01 \x01(\r\x12\x12\n\nmemory_mib\x18\x02 \x01(\r\x12\r\n\x05image\x18\x03 \x01(\t\x12\x0e\n\x06kernel\x18\x04 \x01(\t\x12\x10\n\x08\x64isk_mib\x18\x05 \x01(\x04\x12/\n\x07network\x18\x06 \x01(\x0b\x32\x1e.nexus.vmm.v1.NetworkInterface\x12\x0f\n\x07\x62\x61lloon\x18\x07 \x01(\x08\x12,\n\x07restart\x18\x08 \x01(\x0b\x32\x1b.nexus.vmm.v1.RestartPolicy\"\x99\x01\n\x10NetworkInterface\x12\x0b\n\x03tap\x18\x01 \x01(\t\x12\x0b\n\x03mac\x18\x02 \x01(\t\x12\x0c\n\x04ipv4\x18\x03 \x01(\t\x12\x0f\n\x07gateway\x18\x04 \x01(\t\x12\x0b\n\x03\x64ns\x18\x05 \x03(\t\x12\x0c\n\x04ipv6\x18\x06 \x01(\t\x12\x14\n\x0cipv6_gateway\x18\x07 \x01(\t\x12\x0e\n\x06search\x18\x08 \x03(\t\x12\x0b\n\x03mtu\x18\t \x01(\r\"\x8e\x01\n\nTransition\x12#\n\x04\x66rom\x18\x01 \x01(\x0e\x32\x15.nexus.vmm.v1.VmState\x12!\n\x02to\x18\x02 \x01(\x0e\x32\x15.nexus.vmm.v1.VmState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9b\x03\n\x02Vm\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.nexus.vmm.v1.VmSpec\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.nexus.vmm.v1.VmState\x12\x14\n\x0cstate_reason\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x62oot\x18\x08 \x01(\t\x12\x12\n\nvsock_path\x18\t \x01(\t\x12\x0b\n\x03\x63id\x18\n \x01(\r\x12\x0b\n\x03pid\x18\x0b \x01(\r\x12)\n\x07history\x18\x0c \x03(\x0b\x32\x18.nexus.vmm.v1.Transition\x12\x33\n\x0fnext_start_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08restarts\x18\x0e \x01(\r\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\"f\n\x0f\x43reateVmRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.nexus.vmm.v1.VmSpec\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"0\n\x10\x43reateVmResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"\x1a\n\x0cGetVmRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"-\n\rGetVmResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"7\n\x0eListVmsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"I\n\x0fListVmsResponse\x12\x1d\n\x03vms\x18\x01 \x03(\x0b\x32\x10.nexus.vmm.v1.Vm\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x0eStartVmRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"/\n\x0fStartVmResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"]\n\rStopVmRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x1a\n\rgrace_seconds\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x03 \x01(\tB\x10\n\x0e_grace_seconds\".\n\x0eStopVmResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"1\n\x0f\x44\x65leteVmRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x12\n\x10\x44\x65leteVmResponse\"\x94\x01\n\x0fUpdateVmRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\n\n\x02vm\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.nexus.vmm.v1.VmSpec\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\"0\n\x10UpdateVmResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"p\n\x1dUpdateNetworkInterfaceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\n\n\x02vm\x18\x02 \x01(\t\x12/\n\x07network\x18\x03 \x01(\x0b\x32\x1e.nexus.vmm.v1.NetworkInterface\">\n\x1eUpdateNetworkInterfaceResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"\x11\n\x0fWatchVmsRequest\"f\n\x10WatchVmsResponse\x12\x1e\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.VmH\x00\x12\x17\n\rdeleted_vm_id\x18\x02 \x01(\tH\x00\x12\x10\n\x06synced\x18\x03 \x01(\x08H\x00\x42\x07\n\x05\x65vent\"6\n\x14GetConsoleLogRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x12\n\ntail_bytes\x18\x02 \x01(\r\"%\n\x15GetConsoleLogResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"g\n\x12ReportGuestRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04\x62oot\x18\x02 \x01(\t\x12\'\n\x05\x65vent\x18\x03 \x01(\x0e\x32\x18.nexus.vmm.v1.GuestEvent\x12\x0e\n\x06reason\x18\x04 \x01(\t\"3\n\x13ReportGuestResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"\x10\n\x0eGetInfoRequest\"`\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1b\n\x13\x66irecracker_version\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x03(\t\x12\x0f\n\x07kernels\x18\x04 \x03(\t*\xee\x01\n\x07VmState\x12\x18\n\x14VM_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10VM_STATE_CREATED\x10\x01\x12\x14\n\x10VM_STATE_RUNNING\x10\x02\x12\x13\n\x0fVM_STATE_ONLINE\x10\x03\x12\x19\n\x15VM_STATE_PROVISIONING\x10\x04\x12\x12\n\x0eVM_STATE_READY\x10\x05\x12\x18\n\x14VM_STATE_UNREACHABLE\x10\x06\x12\x14\n\x10VM_STATE_STOPPED\x10\x07\x12\x14\n\x10VM_STATE_CRASHED\x10\x08\x12\x13\n\x0fVM_STATE_FAILED\x10\t*\xb0\x01\n\x10RestartCondition\x12!\n\x1dRESTART_CONDITION_UNSPECIFIED\x10\x00\x12\x1a\n\x16RESTART_CONDITION_NONE\x10\x01\x12\x1d\n\x19RESTART_CONDITION_ON_BOOT\x10\x02\x12\x1c\n\x18RESTART_CONDITION_ALWAYS\x10\x03\x12 \n\x1cRESTART_CONDITION_ON_FAILURE\x10\x04*~\n\x0cRestartDelay\x12\x1d\n\x19RESTART_DELAY_UNSPECIFIED\x10\x00\x12\x19\n\x15RESTART_DELAY_BACKOFF\x10\x01\x12\x1b\n\x17RESTART_DELAY_IMMEDIATE\x10\x02\x12\x17\n\x13RESTART_DELAY_FIXED\x10\x03*\x8b\x01\n\nGuestEvent\x12\x1b\n\x17GUEST_EVENT_UNSPECIFIED\x10\x00\x12\x15\n\x11GUEST_EVENT_HELLO\x10\x01\x12\x1c\n\x18GUEST_EVENT_PROVISIONING\x10\x02\x12\x15\n\x11GUEST_EVENT_READY\x10\x03\x12\x14\n\x10GUEST_EVENT_LOST\x10\x04\x32\xbd\x07\n\tVmService\x12I\n\x08\x43reateVm\x12\x1d.nexus.vmm.v1.CreateVmRequest\x1a\x1e.nexus.vmm.v1.CreateVmResponse\x12@\n\x05GetVm\x12\x1a.nexus.vmm.v1.GetVmRequest\x1a\x1b.nexus.vmm.v1.GetVmResponse\x12\x46\n\x07ListVms\x12\x1c.nexus.vmm.v1.ListVmsRequest\x1a\x1d.nexus.vmm.v1.ListVmsResponse\x12\x46\n\x07StartVm\x12\x1c.nexus.vmm.v1.StartVmRequest\x1a\x1d.nexus.vmm.v1.StartVmResponse\x12\x43\n\x06StopVm\x12\x1b.nexus.vmm.v1.StopVmRequest\x1a\x1c.nexus.vmm.v1.StopVmResponse\x12I\n\x08\x44\x65leteVm\x12\x1d.nexus.vmm.v1.DeleteVmRequest\x1a\x1e.nexus.vmm.v1.DeleteVmResponse\x12I\n\x08UpdateVm\x12\x1d.nexus.vmm.v1.UpdateVmRequest\x1a\x1e.nexus.vmm.v1.UpdateVmResponse\x12s\n\x16UpdateNetworkInterface\x12+.nexus.vmm.v1.UpdateNetworkInterfaceRequest\x1a,.nexus.vmm.v1.UpdateNetworkInterfaceResponse\x12K\n\x08WatchVms\x12\x1d.nexus.vmm.v1.WatchVmsRequest\x1a\x1e.nexus.vmm.v1.WatchVmsResponse0\x01\x12Z\n\rGetConsoleLog\x12\".nexus.vmm.v1.GetConsoleLogRequest\x1a#.nexus.vmm.v1.GetConsoleLogResponse0\x01\x12R\n\x0bReportGuest\x12 .nexus.vmm.v1.ReportGuestRequest\x1a!.nexus.vmm.v1.ReportGuestResponse\x12\x46\n\x07GetInfo\x12\x1c.nexus.vmm.v1.GetInfoRequest\x1a\x1d.nexus.vmm.v1.GetInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16nexus/vmm/v1/vmm.proto\x12\x0cnexus.vmm.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x01\n\rRestartPolicy\x12\x31\n\tcondition\x18\x01 \x01(\x0e\x32\x1e.nexus.vmm.v1.RestartCondition\x12)\n\x05\x64\x65lay\x18\x02 \x01(\x0e\x32\x1a.nexus.vmm.v1.RestartDelay\x12\x15\n\rfixed_seconds\x18\x03 \x01(\r\"\xd1\x01\n\x06VmSpec\x12\x12\n\nvcpu_count\x18\x01 \x01(\r\x12\x12\n\nmemory_mib\x18\x02 \x01(\r\x12\r\n\x05image\x18\x03 \x01(\t\x12\x0e\n\x06kernel\x18\x04 \x01(\t\x12\x10\n\x08\x64isk_mib\x18\x05 \x01(\x04\x12/\n\x07network\x18\x06 \x01(\x0b\x32\x1e.nexus.vmm.v1.NetworkInterface\x12\x0f\n\x07\x62\x61lloon\x18\x07 \x01(\x08\x12,\n\x07restart\x18\x08 \x01(\x0b\x32\x1b.nexus.vmm.v1.RestartPolicy\"\x99\x01\n\x10NetworkInterface\x12\x0b\n\x03tap\x18\x01 \x01(\t\x12\x0b\n\x03mac\x18\x02 \x01(\t\x12\x0c\n\x04ipv4\x18\x03 \x01(\t\x12\x0f\n\x07gateway\x18\x04 \x01(\t\x12\x0b\n\x03\x64ns\x18\x05 \x03(\t\x12\x0c\n\x04ipv6\x18\x06 \x01(\t\x12\x14\n\x0cipv6_gateway\x18\x07 \x01(\t\x12\x0e\n\x06search\x18\x08 \x03(\t\x12\x0b\n\x03mtu\x18\t \x01(\r\"\x8e\x01\n\nTransition\x12#\n\x04\x66rom\x18\x01 \x01(\x0e\x32\x15.nexus.vmm.v1.VmState\x12!\n\x02to\x18\x02 \x01(\x0e\x32\x15.nexus.vmm.v1.VmState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9b\x03\n\x02Vm\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.nexus.vmm.v1.VmSpec\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.nexus.vmm.v1.VmState\x12\x14\n\x0cstate_reason\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x62oot\x18\x08 \x01(\t\x12\x12\n\nvsock_path\x18\t \x01(\t\x12\x0b\n\x03\x63id\x18\n \x01(\r\x12\x0b\n\x03pid\x18\x0b \x01(\r\x12)\n\x07history\x18\x0c \x03(\x0b\x32\x18.nexus.vmm.v1.Transition\x12\x33\n\x0fnext_start_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08restarts\x18\x0e \x01(\r\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\"f\n\x0f\x43reateVmRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.nexus.vmm.v1.VmSpec\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"0\n\x10\x43reateVmResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"\x1a\n\x0cGetVmRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"-\n\rGetVmResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"7\n\x0eListVmsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"I\n\x0fListVmsResponse\x12\x1d\n\x03vms\x18\x01 \x03(\x0b\x32\x10.nexus.vmm.v1.Vm\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x0eStartVmRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"/\n\x0fStartVmResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"]\n\rStopVmRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x1a\n\rgrace_seconds\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x03 \x01(\tB\x10\n\x0e_grace_seconds\".\n\x0eStopVmResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"0\n\x0ePauseVmRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"/\n\x0fPauseVmResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"1\n\x0fResumeVmRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"0\n\x10ResumeVmResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"1\n\x0f\x44\x65leteVmRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x12\n\x10\x44\x65leteVmResponse\"\x94\x01\n\x0fUpdateVmRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\n\n\x02vm\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.nexus.vmm.v1.VmSpec\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\"0\n\x10UpdateVmResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"p\n\x1dUpdateNetworkInterfaceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\n\n\x02vm\x18\x02 \x01(\t\x12/\n\x07network\x18\x03 \x01(\x0b\x32\x1e.nexus.vmm.v1.NetworkInterface\">\n\x1eUpdateNetworkInterfaceResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"\x11\n\x0fWatchVmsRequest\"f\n\x10WatchVmsResponse\x12\x1e\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.VmH\x00\x12\x17\n\rdeleted_vm_id\x18\x02 \x01(\tH\x00\x12\x10\n\x06synced\x18\x03 \x01(\x08H\x00\x42\x07\n\x05\x65vent\"6\n\x14GetConsoleLogRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x12\n\ntail_bytes\x18\x02 \x01(\r\"%\n\x15GetConsoleLogResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"g\n\x12ReportGuestRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04\x62oot\x18\x02 \x01(\t\x12\'\n\x05\x65vent\x18\x03 \x01(\x0e\x32\x18.nexus.vmm.v1.GuestEvent\x12\x0e\n\x06reason\x18\x04 \x01(\t\"3\n\x13ReportGuestResponse\x12\x1c\n\x02vm\x18\x01 \x01(\x0b\x32\x10.nexus.vmm.v1.Vm\"\x10\n\x0eGetInfoRequest\"`\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1b\n\x13\x66irecracker_version\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x03(\t\x12\x0f\n\x07kernels\x18\x04 \x03(\t*\x83\x02\n\x07VmState\x12\x18\n\x14VM_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10VM_STATE_CREATED\x10\x01\x12\x14\n\x10VM_STATE_RUNNING\x10\x02\x12\x13\n\x0fVM_STATE_ONLINE\x10\x03\x12\x19\n\x15VM_STATE_PROVISIONING\x10\x04\x12\x12\n\x0eVM_STATE_READY\x10\x05\x12\x18\n\x14VM_STATE_UNREACHABLE\x10\x06\x12\x14\n\x10VM_STATE_STOPPED\x10\x07\x12\x14\n\x10VM_STATE_CRASHED\x10\x08\x12\x13\n\x0fVM_STATE_FAILED\x10\t\x12\x13\n\x0fVM_STATE_PAUSED\x10\n*\xb0\x01\n\x10RestartCondition\x12!\n\x1dRESTART_CONDITION_UNSPECIFIED\x10\x00\x12\x1a\n\x16RESTART_CONDITION_NONE\x10\x01\x12\x1d\n\x19RESTART_CONDITION_ON_BOOT\x10\x02\x12\x1c\n\x18RESTART_CONDITION_ALWAYS\x10\x03\x12 \n\x1cRESTART_CONDITION_ON_FAILURE\x10\x04*~\n\x0cRestartDelay\x12\x1d\n\x19RESTART_DELAY_UNSPECIFIED\x10\x00\x12\x19\n\x15RESTART_DELAY_BACKOFF\x10\x01\x12\x1b\n\x17RESTART_DELAY_IMMEDIATE\x10\x02\x12\x17\n\x13RESTART_DELAY_FIXED\x10\x03*\x8b\x01\n\nGuestEvent\x12\x1b\n\x17GUEST_EVENT_UNSPECIFIED\x10\x00\x12\x15\n\x11GUEST_EVENT_HELLO\x10\x01\x12\x1c\n\x18GUEST_EVENT_PROVISIONING\x10\x02\x12\x15\n\x11GUEST_EVENT_READY\x10\x03\x12\x14\n\x10GUEST_EVENT_LOST\x10\x04\x32\xd0\x08\n\tVmService\x12I\n\x08\x43reateVm\x12\x1d.nexus.vmm.v1.CreateVmRequest\x1a\x1e.nexus.vmm.v1.CreateVmResponse\x12@\n\x05GetVm\x12\x1a.nexus.vmm.v1.GetVmRequest\x1a\x1b.nexus.vmm.v1.GetVmResponse\x12\x46\n\x07ListVms\x12\x1c.nexus.vmm.v1.ListVmsRequest\x1a\x1d.nexus.vmm.v1.ListVmsResponse\x12\x46\n\x07StartVm\x12\x1c.nexus.vmm.v1.StartVmRequest\x1a\x1d.nexus.vmm.v1.StartVmResponse\x12\x43\n\x06StopVm\x12\x1b.nexus.vmm.v1.StopVmRequest\x1a\x1c.nexus.vmm.v1.StopVmResponse\x12\x46\n\x07PauseVm\x12\x1c.nexus.vmm.v1.PauseVmRequest\x1a\x1d.nexus.vmm.v1.PauseVmResponse\x12I\n\x08ResumeVm\x12\x1d.nexus.vmm.v1.ResumeVmRequest\x1a\x1e.nexus.vmm.v1.ResumeVmResponse\x12I\n\x08\x44\x65leteVm\x12\x1d.nexus.vmm.v1.DeleteVmRequest\x1a\x1e.nexus.vmm.v1.DeleteVmResponse\x12I\n\x08UpdateVm\x12\x1d.nexus.vmm.v1.UpdateVmRequest\x1a\x1e.nexus.vmm.v1.UpdateVmResponse\x12s\n\x16UpdateNetworkInterface\x12+.nexus.vmm.v1.UpdateNetworkInterfaceRequest\x1a,.nexus.vmm.v1.UpdateNetworkInterfaceResponse\x12K\n\x08WatchVms\x12\x1d.nexus.vmm.v1.WatchVmsRequest\x1a\x1e.nexus.vmm.v1.WatchVmsResponse0\x01\x12Z\n\rGetConsoleLog\x12\".nexus.vmm.v1.GetConsoleLogRequest\x1a#.nexus.vmm.v1.GetConsoleLogResponse0\x01\x12R\n\x0bReportGuest\x12 .nexus.vmm.v1.ReportGuestRequest\x1a!.nexus.vmm.v1.ReportGuestResponse\x12\x46\n\x07GetInfo\x12\x1c.nexus.vmm.v1.GetInfoRequest\x1a\x1d.nexus.vmm.v1.GetInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nexus.vmm.v1.vmm_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VMSTATE']._serialized_start=2715
-  _globals['_VMSTATE']._serialized_end=2953
-  _globals['_RESTARTCONDITION']._serialized_start=2956
-  _globals['_RESTARTCONDITION']._serialized_end=3132
-  _globals['_RESTARTDELAY']._serialized_start=3134
-  _globals['_RESTARTDELAY']._serialized_end=3260
-  _globals['_GUESTEVENT']._serialized_start=3263
-  _globals['_GUESTEVENT']._serialized_end=3402
+  _globals['_VMSTATE']._serialized_start=2915
+  _globals['_VMSTATE']._serialized_end=3174
+  _globals['_RESTARTCONDITION']._serialized_start=3177
+  _globals['_RESTARTCONDITION']._serialized_end=3353
+  _globals['_RESTARTDELAY']._serialized_start=3355
+  _globals['_RESTARTDELAY']._serialized_end=3481
+  _globals['_GUESTEVENT']._serialized_start=3484
+  _globals['_GUESTEVENT']._serialized_end=3623
   _globals['_RESTARTPOLICY']._serialized_start=108
   _globals['_RESTARTPOLICY']._serialized_end=240
   _globals['_VMSPEC']._serialized_start=243
@@ -71,34 +71,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOPVMREQUEST']._serialized_end=1722
   _globals['_STOPVMRESPONSE']._serialized_start=1724
   _globals['_STOPVMRESPONSE']._serialized_end=1770
-  _globals['_DELETEVMREQUEST']._serialized_start=1772
-  _globals['_DELETEVMREQUEST']._serialized_end=1821
-  _globals['_DELETEVMRESPONSE']._serialized_start=1823
-  _globals['_DELETEVMRESPONSE']._serialized_end=1841
-  _globals['_UPDATEVMREQUEST']._serialized_start=1844
-  _globals['_UPDATEVMREQUEST']._serialized_end=1992
-  _globals['_UPDATEVMRESPONSE']._serialized_start=1994
-  _globals['_UPDATEVMRESPONSE']._serialized_end=2042
-  _globals['_UPDATENETWORKINTERFACEREQUEST']._serialized_start=2044
-  _globals['_UPDATENETWORKINTERFACEREQUEST']._serialized_end=2156
-  _globals['_UPDATENETWORKINTERFACERESPONSE']._serialized_start=2158
-  _globals['_UPDATENETWORKINTERFACERESPONSE']._serialized_end=2220
-  _globals['_WATCHVMSREQUEST']._serialized_start=2222
-  _globals['_WATCHVMSREQUEST']._serialized_end=2239
-  _globals['_WATCHVMSRESPONSE']._serialized_start=2241
-  _globals['_WATCHVMSRESPONSE']._serialized_end=2343
-  _globals['_GETCONSOLELOGREQUEST']._serialized_start=2345
-  _globals['_GETCONSOLELOGREQUEST']._serialized_end=2399
-  _globals['_GETCONSOLELOGRESPONSE']._serialized_start=2401
-  _globals['_GETCONSOLELOGRESPONSE']._serialized_end=2438
-  _globals['_REPORTGUESTREQUEST']._serialized_start=2440
-  _globals['_REPORTGUESTREQUEST']._serialized_end=2543
-  _globals['_REPORTGUESTRESPONSE']._serialized_start=2545
-  _globals['_REPORTGUESTRESPONSE']._serialized_end=2596
-  _globals['_GETINFOREQUEST']._serialized_start=2598
-  _globals['_GETINFOREQUEST']._serialized_end=2614
-  _globals['_GETINFORESPONSE']._serialized_start=2616
-  _globals['_GETINFORESPONSE']._serialized_end=2712
-  _globals['_VMSERVICE']._serialized_start=3405
-  _globals['_VMSERVICE']._serialized_end=4362
+  _globals['_PAUSEVMREQUEST']._serialized_start=1772
+  _globals['_PAUSEVMREQUEST']._serialized_end=1820
+  _globals['_PAUSEVMRESPONSE']._serialized_start=1822
+  _globals['_PAUSEVMRESPONSE']._serialized_end=1869
+  _globals['_RESUMEVMREQUEST']._serialized_start=1871
+  _globals['_RESUMEVMREQUEST']._serialized_end=1920
+  _globals['_RESUMEVMRESPONSE']._serialized_start=1922
+  _globals['_RESUMEVMRESPONSE']._serialized_end=1970
+  _globals['_DELETEVMREQUEST']._serialized_start=1972
+  _globals['_DELETEVMREQUEST']._serialized_end=2021
+  _globals['_DELETEVMRESPONSE']._serialized_start=2023
+  _globals['_DELETEVMRESPONSE']._serialized_end=2041
+  _globals['_UPDATEVMREQUEST']._serialized_start=2044
+  _globals['_UPDATEVMREQUEST']._serialized_end=2192
+  _globals['_UPDATEVMRESPONSE']._serialized_start=2194
+  _globals['_UPDATEVMRESPONSE']._serialized_end=2242
+  _globals['_UPDATENETWORKINTERFACEREQUEST']._serialized_start=2244
+  _globals['_UPDATENETWORKINTERFACEREQUEST']._serialized_end=2356
+  _globals['_UPDATENETWORKINTERFACERESPONSE']._serialized_start=2358
+  _globals['_UPDATENETWORKINTERFACERESPONSE']._serialized_end=2420
+  _globals['_WATCHVMSREQUEST']._serialized_start=2422
+  _globals['_WATCHVMSREQUEST']._serialized_end=2439
+  _globals['_WATCHVMSRESPONSE']._serialized_start=2441
+  _globals['_WATCHVMSRESPONSE']._serialized_end=2543
+  _globals['_GETCONSOLELOGREQUEST']._serialized_start=2545
+  _globals['_GETCONSOLELOGREQUEST']._serialized_end=2599
+  _globals['_GETCONSOLELOGRESPONSE']._serialized_start=2601
+  _globals['_GETCONSOLELOGRESPONSE']._serialized_end=2638
+  _globals['_REPORTGUESTREQUEST']._serialized_start=2640
+  _globals['_REPORTGUESTREQUEST']._serialized_end=2743
+  _globals['_REPORTGUESTRESPONSE']._serialized_start=2745
+  _globals['_REPORTGUESTRESPONSE']._serialized_end=2796
+  _globals['_GETINFOREQUEST']._serialized_start=2798
+  _globals['_GETINFOREQUEST']._serialized_end=2814
+  _globals['_GETINFORESPONSE']._serialized_start=2816
+  _globals['_GETINFORESPONSE']._serialized_end=2912
+  _globals['_VMSERVICE']._serialized_start=3626
+  _globals['_VMSERVICE']._serialized_end=4730
 # @@protoc_insertion_point(module_scope)

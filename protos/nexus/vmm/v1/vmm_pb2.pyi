@@ -61,9 +61,13 @@ class _VmStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VmState.Value
     """The process ended and nobody had asked for it."""
     VM_STATE_FAILED: _VmState.ValueType  # 9
     """It could not be started, or ended too often (see RestartPolicy); `state_reason` says why."""
+    VM_STATE_PAUSED: _VmState.ValueType  # 10
+    """Its vCPUs stand still because that was asked for."""
 
 class VmState(_VmState, metaclass=_VmStateEnumTypeWrapper):
-    """Where a VM is in its life. RUNNING to UNREACHABLE are the live states: a process exists."""
+    """Where a VM is in its life. RUNNING to UNREACHABLE and PAUSED are the live states: a process
+    exists.
+    """
 
 VM_STATE_UNSPECIFIED: VmState.ValueType  # 0
 """Not used."""
@@ -85,6 +89,8 @@ VM_STATE_CRASHED: VmState.ValueType  # 8
 """The process ended and nobody had asked for it."""
 VM_STATE_FAILED: VmState.ValueType  # 9
 """It could not be started, or ended too often (see RestartPolicy); `state_reason` says why."""
+VM_STATE_PAUSED: VmState.ValueType  # 10
+"""Its vCPUs stand still because that was asked for."""
 Global___VmState: _TypeAlias = VmState  # noqa: Y015
 
 class _RestartCondition:
@@ -166,8 +172,8 @@ class _GuestEventEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GuestEvent
     GUEST_EVENT_READY: _GuestEvent.ValueType  # 3
     """Setting up ended: PROVISIONING becomes READY."""
     GUEST_EVENT_LOST: _GuestEvent.ValueType  # 4
-    """The agent was not heard in time: any live state becomes UNREACHABLE, or the VM is booted once
-    more if the guest was not READY in its first boot (see StartVm).
+    """The agent was not heard in time: any live state but PAUSED becomes UNREACHABLE, or the VM is
+    booted once more if the guest was not READY in its first boot (see StartVm).
     """
 
 class GuestEvent(_GuestEvent, metaclass=_GuestEventEnumTypeWrapper):
@@ -182,8 +188,8 @@ GUEST_EVENT_PROVISIONING: GuestEvent.ValueType  # 2
 GUEST_EVENT_READY: GuestEvent.ValueType  # 3
 """Setting up ended: PROVISIONING becomes READY."""
 GUEST_EVENT_LOST: GuestEvent.ValueType  # 4
-"""The agent was not heard in time: any live state becomes UNREACHABLE, or the VM is booted once
-more if the guest was not READY in its first boot (see StartVm).
+"""The agent was not heard in time: any live state but PAUSED becomes UNREACHABLE, or the VM is
+booted once more if the guest was not READY in its first boot (see StartVm).
 """
 Global___GuestEvent: _TypeAlias = GuestEvent  # noqa: Y015
 
@@ -723,6 +729,106 @@ class StopVmResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StopVmResponse: _TypeAlias = StopVmResponse  # noqa: Y015
+
+@_typing.final
+class PauseVmRequest(_message.Message):
+    """Asks to pause a VM."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """Id or name."""
+    request_id: _builtins.str
+    """Makes a repeat safe; at most 64 characters."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseVmRequest: _TypeAlias = PauseVmRequest  # noqa: Y015
+
+@_typing.final
+class PauseVmResponse(_message.Message):
+    """The VM, in state PAUSED."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vm(self) -> Global___Vm:
+        """The VM."""
+
+    def __init__(
+        self,
+        *,
+        vm: Global___Vm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseVmResponse: _TypeAlias = PauseVmResponse  # noqa: Y015
+
+@_typing.final
+class ResumeVmRequest(_message.Message):
+    """Asks to let a paused VM go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """Id or name."""
+    request_id: _builtins.str
+    """Makes a repeat safe; at most 64 characters."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeVmRequest: _TypeAlias = ResumeVmRequest  # noqa: Y015
+
+@_typing.final
+class ResumeVmResponse(_message.Message):
+    """The VM, in state RUNNING."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vm(self) -> Global___Vm:
+        """The VM."""
+
+    def __init__(
+        self,
+        *,
+        vm: Global___Vm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeVmResponse: _TypeAlias = ResumeVmResponse  # noqa: Y015
 
 @_typing.final
 class DeleteVmRequest(_message.Message):

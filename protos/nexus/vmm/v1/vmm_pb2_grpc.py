@@ -68,6 +68,16 @@ class VmServiceStub(object):
                 request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.StopVmRequest.SerializeToString,
                 response_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.StopVmResponse.FromString,
                 _registered_method=True)
+        self.PauseVm = channel.unary_unary(
+                '/nexus.vmm.v1.VmService/PauseVm',
+                request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.PauseVmRequest.SerializeToString,
+                response_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.PauseVmResponse.FromString,
+                _registered_method=True)
+        self.ResumeVm = channel.unary_unary(
+                '/nexus.vmm.v1.VmService/ResumeVm',
+                request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.ResumeVmRequest.SerializeToString,
+                response_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.ResumeVmResponse.FromString,
+                _registered_method=True)
         self.DeleteVm = channel.unary_unary(
                 '/nexus.vmm.v1.VmService/DeleteVm',
                 request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.DeleteVmRequest.SerializeToString,
@@ -163,9 +173,32 @@ class VmServiceServicer(object):
     def StopVm(self, request, context):
         """Stops a VM and returns once its process is gone. The disk stays.
 
-        First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A VM that crashed or failed
-        has no process: it becomes STOPPED, and a start that its restart policy had pending is cancelled.
+        First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A paused VM is resumed for
+        that, unless the grace is 0. A VM that crashed or failed has no process: it becomes STOPPED, and
+        a start that its restart policy had pending is cancelled.
         FAILED_PRECONDITION (VM_STATE): the VM was never started, or is stopped already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseVm(self, request, context):
+        """Halts the vCPUs of a live VM and returns once they stand still. Memory and process stay.
+
+        The guest notices nothing but its clocks. Idempotent by `request_id`.
+        FAILED_PRECONDITION (VM_STATE): the VM is not live, or paused already.
+        FAILED_PRECONDITION (PAUSE_REFUSED): Firecracker refused; the message is its own.
+        UNAVAILABLE (FIRECRACKER_SILENT): it does not answer. Either way the VM is as before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeVm(self, request, context):
+        """Lets the vCPUs of a paused VM run again: it is RUNNING until its guest is heard.
+
+        Idempotent by `request_id`.
+        FAILED_PRECONDITION (VM_STATE): the VM is not paused. Otherwise as PauseVm.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,7 +220,7 @@ class VmServiceServicer(object):
         that is pending stays so, unless the new policy never starts a VM that ended. `vcpu_count`,
         `memory_mib` and `balloon` may change while no process exists, and take effect with the next
         start. What is so already is no change.
-        FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read the VM
+        FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read it
         again. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
         being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
         disk was made for, and `network` has UpdateNetworkInterface.
@@ -275,6 +308,16 @@ def add_VmServiceServicer_to_server(servicer, server):
                     servicer.StopVm,
                     request_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.StopVmRequest.FromString,
                     response_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.StopVmResponse.SerializeToString,
+            ),
+            'PauseVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseVm,
+                    request_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.PauseVmRequest.FromString,
+                    response_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.PauseVmResponse.SerializeToString,
+            ),
+            'ResumeVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeVm,
+                    request_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.ResumeVmRequest.FromString,
+                    response_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.ResumeVmResponse.SerializeToString,
             ),
             'DeleteVm': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteVm,
@@ -456,6 +499,60 @@ class VmService(object):
             '/nexus.vmm.v1.VmService/StopVm',
             nexus_dot_vmm_dot_v1_dot_vmm__pb2.StopVmRequest.SerializeToString,
             nexus_dot_vmm_dot_v1_dot_vmm__pb2.StopVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.vmm.v1.VmService/PauseVm',
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.PauseVmRequest.SerializeToString,
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.PauseVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.vmm.v1.VmService/ResumeVm',
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.ResumeVmRequest.SerializeToString,
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.ResumeVmResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -84,9 +84,24 @@ class VmServiceStub:
     StopVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.StopVmRequest, _vmm_pb2.StopVmResponse]
     """Stops a VM and returns once its process is gone. The disk stays.
 
-    First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A VM that crashed or failed
-    has no process: it becomes STOPPED, and a start that its restart policy had pending is cancelled.
+    First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A paused VM is resumed for
+    that, unless the grace is 0. A VM that crashed or failed has no process: it becomes STOPPED, and
+    a start that its restart policy had pending is cancelled.
     FAILED_PRECONDITION (VM_STATE): the VM was never started, or is stopped already.
+    """
+    PauseVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.PauseVmRequest, _vmm_pb2.PauseVmResponse]
+    """Halts the vCPUs of a live VM and returns once they stand still. Memory and process stay.
+
+    The guest notices nothing but its clocks. Idempotent by `request_id`.
+    FAILED_PRECONDITION (VM_STATE): the VM is not live, or paused already.
+    FAILED_PRECONDITION (PAUSE_REFUSED): Firecracker refused; the message is its own.
+    UNAVAILABLE (FIRECRACKER_SILENT): it does not answer. Either way the VM is as before.
+    """
+    ResumeVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.ResumeVmRequest, _vmm_pb2.ResumeVmResponse]
+    """Lets the vCPUs of a paused VM run again: it is RUNNING until its guest is heard.
+
+    Idempotent by `request_id`.
+    FAILED_PRECONDITION (VM_STATE): the VM is not paused. Otherwise as PauseVm.
     """
     DeleteVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.DeleteVmRequest, _vmm_pb2.DeleteVmResponse]
     """Deletes a VM that is not live, and its disk. Nothing of it remains, no pending start either.
@@ -100,7 +115,7 @@ class VmServiceStub:
     that is pending stays so, unless the new policy never starts a VM that ended. `vcpu_count`,
     `memory_mib` and `balloon` may change while no process exists, and take effect with the next
     start. What is so already is no change.
-    FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read the VM
+    FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read it
     again. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
     being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
     disk was made for, and `network` has UpdateNetworkInterface.
@@ -179,9 +194,24 @@ class VmServiceAsyncStub(VmServiceStub):
     StopVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.StopVmRequest, _vmm_pb2.StopVmResponse]  # type: ignore[assignment]
     """Stops a VM and returns once its process is gone. The disk stays.
 
-    First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A VM that crashed or failed
-    has no process: it becomes STOPPED, and a start that its restart policy had pending is cancelled.
+    First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A paused VM is resumed for
+    that, unless the grace is 0. A VM that crashed or failed has no process: it becomes STOPPED, and
+    a start that its restart policy had pending is cancelled.
     FAILED_PRECONDITION (VM_STATE): the VM was never started, or is stopped already.
+    """
+    PauseVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.PauseVmRequest, _vmm_pb2.PauseVmResponse]  # type: ignore[assignment]
+    """Halts the vCPUs of a live VM and returns once they stand still. Memory and process stay.
+
+    The guest notices nothing but its clocks. Idempotent by `request_id`.
+    FAILED_PRECONDITION (VM_STATE): the VM is not live, or paused already.
+    FAILED_PRECONDITION (PAUSE_REFUSED): Firecracker refused; the message is its own.
+    UNAVAILABLE (FIRECRACKER_SILENT): it does not answer. Either way the VM is as before.
+    """
+    ResumeVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.ResumeVmRequest, _vmm_pb2.ResumeVmResponse]  # type: ignore[assignment]
+    """Lets the vCPUs of a paused VM run again: it is RUNNING until its guest is heard.
+
+    Idempotent by `request_id`.
+    FAILED_PRECONDITION (VM_STATE): the VM is not paused. Otherwise as PauseVm.
     """
     DeleteVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.DeleteVmRequest, _vmm_pb2.DeleteVmResponse]  # type: ignore[assignment]
     """Deletes a VM that is not live, and its disk. Nothing of it remains, no pending start either.
@@ -195,7 +225,7 @@ class VmServiceAsyncStub(VmServiceStub):
     that is pending stays so, unless the new policy never starts a VM that ended. `vcpu_count`,
     `memory_mib` and `balloon` may change while no process exists, and take effect with the next
     start. What is so already is no change.
-    FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read the VM
+    FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read it
     again. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
     being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
     disk was made for, and `network` has UpdateNetworkInterface.
@@ -301,9 +331,36 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_vmm_pb2.StopVmResponse, _abc.Awaitable[_vmm_pb2.StopVmResponse]]:
         """Stops a VM and returns once its process is gone. The disk stays.
 
-        First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A VM that crashed or failed
-        has no process: it becomes STOPPED, and a start that its restart policy had pending is cancelled.
+        First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A paused VM is resumed for
+        that, unless the grace is 0. A VM that crashed or failed has no process: it becomes STOPPED, and
+        a start that its restart policy had pending is cancelled.
         FAILED_PRECONDITION (VM_STATE): the VM was never started, or is stopped already.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseVm(
+        self,
+        request: _vmm_pb2.PauseVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vmm_pb2.PauseVmResponse, _abc.Awaitable[_vmm_pb2.PauseVmResponse]]:
+        """Halts the vCPUs of a live VM and returns once they stand still. Memory and process stay.
+
+        The guest notices nothing but its clocks. Idempotent by `request_id`.
+        FAILED_PRECONDITION (VM_STATE): the VM is not live, or paused already.
+        FAILED_PRECONDITION (PAUSE_REFUSED): Firecracker refused; the message is its own.
+        UNAVAILABLE (FIRECRACKER_SILENT): it does not answer. Either way the VM is as before.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeVm(
+        self,
+        request: _vmm_pb2.ResumeVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vmm_pb2.ResumeVmResponse, _abc.Awaitable[_vmm_pb2.ResumeVmResponse]]:
+        """Lets the vCPUs of a paused VM run again: it is RUNNING until its guest is heard.
+
+        Idempotent by `request_id`.
+        FAILED_PRECONDITION (VM_STATE): the VM is not paused. Otherwise as PauseVm.
         """
 
     @_abc_1.abstractmethod
@@ -329,7 +386,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         that is pending stays so, unless the new policy never starts a VM that ended. `vcpu_count`,
         `memory_mib` and `balloon` may change while no process exists, and take effect with the next
         start. What is so already is no change.
-        FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read the VM
+        FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read it
         again. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
         being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
         disk was made for, and `network` has UpdateNetworkInterface.
