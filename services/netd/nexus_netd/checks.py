@@ -39,7 +39,8 @@ def network_name(field: str, text: str) -> str:
 
 def bridge_name(field: str, text: str) -> str:
     """Return the name of a network's first bridge."""
-    if not _BRIDGE.fullmatch(text) or text in {".", ".."}:
+    # "all" and "default" are what sysctls have in the place of a link.
+    if not _BRIDGE.fullmatch(text) or text in {".", "..", "all", "default"}:
         raise invalid_field(
             field, text, f"1 to {LONGEST_BRIDGE} of letters, digits, '_', '.' and '-'"
         )
@@ -67,7 +68,7 @@ def ipv6_subnet(field: str, text: str) -> IPv6Network:
         found = IPv6Network(text)
     except ValueError as error:
         raise invalid_field(field, text, f"{error}; {expected}") from None
-    if found.prefixlen != 64 or not found.subnet_of(_ULA):
+    if "%" in text or found.prefixlen != 64 or not found.subnet_of(_ULA):
         raise invalid_field(field, text, expected)
     return found
 
@@ -93,6 +94,8 @@ def address(field: str, text: str) -> Address:
 
 def cidr(field: str, text: str) -> Cidr:
     """Return a range of addresses, or a single one."""
+    if "%" in text:
+        raise invalid_field(field, text, "addresses without a scope")
     try:
         return ip_network(text)
     except ValueError:
