@@ -108,6 +108,7 @@ def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
         # FULL: an answered call survives a power loss, not only a crash of the process.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        _check(connection)
         _migrate(connection, path, migrations)
     except sqlite3.DatabaseError as error:
         connection.close()
@@ -116,6 +117,13 @@ def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Look at every page: a damaged one may read as rows that were never there, or are no more."""
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
 
 
 def _unusable(path: Path, error: sqlite3.DatabaseError) -> DatabaseError:
