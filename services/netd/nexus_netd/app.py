@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexus.netd.v1 import netd_pb2_grpc
@@ -22,14 +25,27 @@ from nexus_netd.servicer import NAME, Servicer
 from nexus_netd.settings import owner_uid
 from nexus_rpc import vms
 from nexus_rpc.database import Database
-from nexus_rpc.server import Binding
+from nexus_rpc.server import Binding, ServerError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AsyncExitStack
 
     from nexus_netd.settings import Settings
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Be the only netd of this network namespace: to each, the other's TAPs would be orphans."""
+    with Path("/proc/self/ns/net").open("rb") as namespace:
+        try:
+            fcntl.flock(namespace, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServerError(
+                "another netd, with other settings, serves this host's network; stop it first"
+            ) from None
+        yield
 
 
 async def compose(
@@ -39,6 +55,7 @@ async def compose(
     # Threads that read much (TAPs, rules, connections) hold the interpreter: the default of 5 ms a
     # turn would be felt by each attach.
     sys.setswitchinterval(0.001)
+    stack.enter_context(_alone())
     owner = owner_uid(settings)  # before anything is opened: what this host cannot give
     database = await Database.open(settings.state_dir / "netd.db", MIGRATIONS)
     stack.push_async_callback(database.close)
