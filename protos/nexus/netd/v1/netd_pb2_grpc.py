@@ -43,7 +43,8 @@ class NetworkServiceStub(object):
     answer; the message says what was asked and what it said. Nothing is changed then, or what was
     changed is repaired at the next look. FAILED_PRECONDITION (SUBNET_IN_USE): a route or address of
     the host overlaps a subnet. FAILED_PRECONDITION (BRIDGE_FOREIGN): a link has a bridge's name but
-    is not a bridge.
+    is not a bridge. FAILED_PRECONDITION (TUN_UNAVAILABLE): the host gives no TAPs; the message says
+    what to do.
     """
 
     def __init__(self, channel):
@@ -187,7 +188,8 @@ class NetworkServiceServicer(object):
     answer; the message says what was asked and what it said. Nothing is changed then, or what was
     changed is repaired at the next look. FAILED_PRECONDITION (SUBNET_IN_USE): a route or address of
     the host overlaps a subnet. FAILED_PRECONDITION (BRIDGE_FOREIGN): a link has a bridge's name but
-    is not a bridge.
+    is not a bridge. FAILED_PRECONDITION (TUN_UNAVAILABLE): the host gives no TAPs; the message says
+    what to do.
     """
 
     def EnsureNetwork(self, request, context):
@@ -544,7 +546,8 @@ class NetworkService(object):
     answer; the message says what was asked and what it said. Nothing is changed then, or what was
     changed is repaired at the next look. FAILED_PRECONDITION (SUBNET_IN_USE): a route or address of
     the host overlaps a subnet. FAILED_PRECONDITION (BRIDGE_FOREIGN): a link has a bridge's name but
-    is not a bridge.
+    is not a bridge. FAILED_PRECONDITION (TUN_UNAVAILABLE): the host gives no TAPs; the message says
+    what to do.
     """
 
     @staticmethod

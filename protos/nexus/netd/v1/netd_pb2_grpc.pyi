@@ -47,7 +47,8 @@ class NetworkServiceStub:
     answer; the message says what was asked and what it said. Nothing is changed then, or what was
     changed is repaired at the next look. FAILED_PRECONDITION (SUBNET_IN_USE): a route or address of
     the host overlaps a subnet. FAILED_PRECONDITION (BRIDGE_FOREIGN): a link has a bridge's name but
-    is not a bridge.
+    is not a bridge. FAILED_PRECONDITION (TUN_UNAVAILABLE): the host gives no TAPs; the message says
+    what to do.
     """
 
     @_typing.overload
@@ -182,7 +183,8 @@ class NetworkServiceAsyncStub(NetworkServiceStub):
     answer; the message says what was asked and what it said. Nothing is changed then, or what was
     changed is repaired at the next look. FAILED_PRECONDITION (SUBNET_IN_USE): a route or address of
     the host overlaps a subnet. FAILED_PRECONDITION (BRIDGE_FOREIGN): a link has a bridge's name but
-    is not a bridge.
+    is not a bridge. FAILED_PRECONDITION (TUN_UNAVAILABLE): the host gives no TAPs; the message says
+    what to do.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -313,7 +315,8 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
     answer; the message says what was asked and what it said. Nothing is changed then, or what was
     changed is repaired at the next look. FAILED_PRECONDITION (SUBNET_IN_USE): a route or address of
     the host overlaps a subnet. FAILED_PRECONDITION (BRIDGE_FOREIGN): a link has a bridge's name but
-    is not a bridge.
+    is not a bridge. FAILED_PRECONDITION (TUN_UNAVAILABLE): the host gives no TAPs; the message says
+    what to do.
     """
 
     @_abc_1.abstractmethod

@@ -171,7 +171,10 @@ class Linux:
     async def new_tap(
         self, guest: Guest, owner: int, name: str | None = None
     ) -> AsyncIterator[DescribedTap]:
-        """Make a TAP and plug it in; gone at the end unless it was kept, and if the block fails."""
+        """Make a TAP and plug it in; gone at the end unless it was kept, and if the block fails.
+
+        Raises FailedPrecondition (TUN_UNAVAILABLE), KernelError.
+        """
         new = DescribedTap(self._changes, self._removals, guest)
         kept = False
         try:

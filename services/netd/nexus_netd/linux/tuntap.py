@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexus_netd.kernel import KernelError
+from nexus_rpc.errors import FailedPrecondition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
 
 PREFIX = "nexus"
 """What TAPs' names begin with; a number follows."""
@@ -31,14 +33,16 @@ def create(owner: int, names: Iterable[str]) -> tuple[int, str]:
     """Make a TAP for the uid `owner`, under the first of `names` that is free.
 
     Returns its descriptor and its name. The kernel could choose ("nexus%d"), but looks at all
-    links' names for it. Raises KernelError; EBUSY when all names are taken.
+    links' names for it. Raises FailedPrecondition (TUN_UNAVAILABLE), KernelError; EBUSY when all
+    names are taken.
     """
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        raise KernelError(
-            error.errno,
-            f"/dev/net/tun cannot be opened ({error.strerror}): load the module tun, mode 0666",
+        raise FailedPrecondition(
+            "TUN_UNAVAILABLE",
+            f"/dev/net/tun cannot be opened ({error.strerror}): load the module tun, and let "
+            "netd's user read and write the device (mode 0666)",
         ) from error
     name = ""
     try:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from nexus_netd.kernel import KernelError, Tap
 from nexus_netd.operations.network_repair import Repaired
+from nexus_rpc.errors import NexusError
 
 if TYPE_CHECKING:
     from nexus_netd.model import Guest
     from nexus_netd.operations.network_repair import NetworkRepair
     from nexus_netd.operations.state import State
-    from nexus_rpc.errors import NexusError
 
 _log = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ class TapRepair:
         for guest in missing.values():
             try:
                 done += await (self._plug if guest.tap in present else self.tap)(guest)
-            except KernelError as error:
-                if error.errno == errno.EBUSY:
+            except NexusError as error:
+                if isinstance(error, KernelError) and error.errno == errno.EBUSY:
                     displaced.append(guest)
                 else:
                     failures.append(error)
