@@ -48,8 +48,9 @@ class Worker:
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """Do `work` on the thread, and to the end, whoever goes away meanwhile."""
-        loop = asyncio.get_running_loop()
-        return await asyncio.shield(loop.run_in_executor(self._thread, work))
+        doing = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        doing.add_done_callback(_seen)
+        return await asyncio.shield(doing)
 
     async def on_route(
         self, work: Callable[Concatenate[Netlink, _P], _T], *args: _P.args, **kwargs: _P.kwargs
@@ -146,6 +147,12 @@ class Removals:
 def _delete(index: int, name: str) -> None:
     with contextlib.closing(Netlink(ROUTE)) as netlink:
         netlink.run(rtnl.delete_link(index, name))
+
+
+def _seen(doing: asyncio.Future[Any]) -> None:
+    """Mark a failure as seen: whoever asked may have gone away."""
+    if not doing.cancelled():
+        doing.exception()
 
 
 def _report(deletion: asyncio.Future[None]) -> None:

@@ -22,6 +22,7 @@ class Turn:
         """Wait for the turn, then do `work` to its end, even if the caller is cancelled."""
         await self._lock.acquire()
         task = asyncio.ensure_future(self._do(work))
+        task.add_done_callback(_seen)
         self._task = task
         return await asyncio.shield(task)
 
@@ -34,3 +35,9 @@ class Turn:
             return await work()
         finally:
             self._lock.release()
+
+
+def _seen(task: asyncio.Task[_T]) -> None:
+    """Mark a failure as seen: whoever waited for it may have gone away."""
+    if not task.cancelled():
+        task.exception()
