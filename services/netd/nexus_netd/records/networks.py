@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, replace
 from ipaddress import IPv6Network
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from nexus_netd.model import Policy
     from nexus_netd.view import View
+
+_log = logging.getLogger(__name__)
 
 DEFAULT = "default"
 """The network that is always there."""
@@ -82,6 +85,11 @@ def seed(connection: sqlite3.Connection, told: NetworkSpec, numbers: Policies) -
         "UPDATE networks SET seed = ? WHERE name = ?", (json.dumps(_fields(told)), told.name)
     )
     if row is not None:
+        if spec.default_policy != known[row["policy"]]:
+            # The next start cuts what they may not have open any more.
+            connection.execute(
+                "UPDATE ports SET unsettled = 1 WHERE network = ? AND policy IS NULL", (told.name,)
+            )
         numbers.sweep(known[row["policy"]]).sql(connection)
 
 
@@ -105,6 +113,9 @@ def _merge(
 ) -> NetworkSpec:
     before, now = json.loads(row["seed"] or "{}"), _fields(told)
     changed = {name for name in now if before.get(name) != now[name]}
+    if before and changed:
+        names = ", ".join(sorted(changed))
+        _log.info("network %s: %s set anew, as the settings have it", told.name, names)
     stored = _spec(row, known)
     spec = replace(stored, **{name: getattr(told, name) for name in changed})
     other = overlapping(spec, load(connection, known))
