@@ -20,13 +20,14 @@ async def check(
 
     A `new` one takes over no bridge of that name, even if it has no addresses.
 
-    Raises FailedPrecondition (BRIDGE_FOREIGN, SUBNET_IN_USE, IPV6_BY_RA). A network that is there
-    is fit: its guests' routes are more exact than any that came later.
+    Raises FailedPrecondition (BRIDGE_FOREIGN, SUBNET_IN_USE, IPV6_BY_RA). A network that is there,
+    maybe on bridges of other names, is fit: its guests' routes are more exact than any that came
+    later.
     """
     found = [one for name in bridges if (one := await kernel.bridge(name)) is not None]
     for link in found:
         _check_ours(link, spec, new=new)
-    if any(link.network == spec.name for link in found):
+    if any(link.network == spec.name for link in await kernel.bridges()):
         return
     await check_addresses(kernel, spec, bridges)
     if spec.ipv6 and 6 not in await kernel.forwarding():
