@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
+import asyncio
+import errno
 import sys
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexus.netd.v1 import netd_pb2_grpc
 from nexus_netd.driver import Driver
 from nexus_netd.feed import Feed
 from nexus_netd.follow import Follower
+from nexus_netd.kernel import KernelError
+from nexus_netd.linux import nflog
 from nexus_netd.linux.port import Linux
 from nexus_netd.metrics import Figures
 from nexus_netd.netd import Netd
@@ -28,24 +29,30 @@ from nexus_rpc.database import Database
 from nexus_rpc.server import Binding, ServerError
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from contextlib import AsyncExitStack
 
     from nexus_netd.settings import Settings
 
+_GROUP = 111
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Be the only netd of this network namespace: to each, the other's TAPs would be orphans."""
-    with Path("/proc/self/ns/net").open("rb") as namespace:
-        try:
-            fcntl.flock(namespace, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ServerError(
-                "another netd, with other settings, serves this host's network; stop it first"
-            ) from None
-        yield
+
+async def _be_alone(stack: AsyncExitStack) -> None:
+    """Be the only netd of this network namespace: to each, the other's TAPs would be orphans.
+
+    An NFLOG group has one listener, which needs CAP_NET_ADMIN; a lock on a file that all may read
+    could be held by anybody. No rule sends packets to this one.
+    """
+    try:
+        group = await asyncio.to_thread(nflog.bind, _GROUP)
+    except KernelError as error:
+        if error.errno != errno.EPERM:
+            return  # a kernel without NFLOG, which is told of with denials
+        raise ServerError(
+            "another netd, with other settings, serves this host's network, or CAP_NET_ADMIN is "
+            "missing; stop the other, or start this one as its unit does"
+        ) from error
+    stack.callback(group.close)
 
 
 async def compose(
@@ -55,7 +62,7 @@ async def compose(
     # Threads that read much (TAPs, rules, connections) hold the interpreter: the default of 5 ms a
     # turn would be felt by each attach.
     sys.setswitchinterval(0.001)
-    stack.enter_context(_alone())
+    await _be_alone(stack)
     owner = owner_uid(settings)  # before anything is opened: what this host cannot give
     database = await Database.open(settings.state_dir / "netd.db", MIGRATIONS)
     stack.push_async_callback(database.close)

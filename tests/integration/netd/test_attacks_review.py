@@ -1,6 +1,7 @@
 """Attacks on netd itself: by a resolver that was taken over, and by clients of its socket."""
 
 import asyncio
+import fcntl
 import json
 import signal
 import socket
@@ -126,6 +127,13 @@ async def test_what_a_guest_opened_while_the_rules_were_gone_is_cut(
                         await loop.sock_recv(client, 1)
                     with pytest.raises(BlockingIOError):
                         server.recv(1)
+
+
+async def test_a_lock_that_anybody_may_hold_does_not_keep_netd_from_starting(namespace, tmp_path):
+    configure(tmp_path)
+    fcntl.flock(namespace, fcntl.LOCK_EX)
+    async with running(tmp_path) as netd:
+        await answered(netd)
 
 
 def nft(command):
