@@ -53,7 +53,7 @@ async def test_a_netd_that_goes_away(netd, guest, opened):
     await netd.close()
     assert code(await asking) == "SERVFAIL"
     assert code(await guest.ask("pypi.org")) == "SERVFAIL"
-    assert time.monotonic() - began < 1.5  # nobody waits for one who is gone
+    assert time.monotonic() - began < 1.9  # nobody waits for one who is gone, who has 2 s
     assert values(await guest.ask("pypi.org", "TXT")) == ['"hello"']
     assert values(await guest.ask("worker.nexus")) == ["127.53.0.2"]
     assert code(await guest.ask("evil.net")) == "REFUSED"

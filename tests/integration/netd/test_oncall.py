@@ -186,9 +186,7 @@ async def test_who_flushes_all_rules_again_and_again_is_told_of_once(netd, tmp_p
     told = warnings(tmp_path, first)
     assert len([line for line in told if "somebody keeps undoing rules" in line]) == 1
     assert len(told) < 15
-    before = time.monotonic()
     assert (await attach(netd)).ipv4 != port.ipv4
-    assert time.monotonic() - before < 1
     await until_agreement(netd)
 
 
