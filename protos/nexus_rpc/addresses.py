@@ -60,12 +60,23 @@ def is_public(address: Address) -> bool:
 
 
 def may_be_given(address: Address, private_ok: Iterable[Network]) -> bool:
-    """Tell whether a guest may be given `address`; `private_ok` are those that its rules name."""
-    return is_public(address) or any(address in network for network in private_ok)
+    """Tell whether a guest may be given `address`; `private_ok` are those that its rules name.
+
+    Of these only ranges that are private as a whole count: who allows the whole Internet on one
+    port did not mean the neighbours on another.
+    """
+    return is_public(address) or any(
+        address in network for network in private_ok if is_private(network)
+    )
 
 
 def is_private(network: Network) -> bool:
     """Tell whether all of `network` lies in one range that is not public."""
+    if isinstance(network, IPv6Network):
+        for prefix, start in _CARRIERS:
+            # With all of the IPv4 address in its prefix it carries but one.
+            if network.subnet_of(prefix) and network.prefixlen >= start + 32:
+                return not is_public(network.network_address)
     return any(
         network.version == other.version and network.subnet_of(other)  # type: ignore[arg-type]  # of one version
         for other in _NOT_PUBLIC

@@ -65,3 +65,10 @@ def test_what_is_global_by_the_registry_and_the_other_way_round(address):
 )
 def test_networks(network, expected):
     assert is_private(ip_network(network)) is expected
+
+
+def test_a_wide_range_that_is_allowed_makes_no_private_address_fit_for_a_name():
+    neighbour = ip_address("10.0.0.1")
+    assert may_be_given(neighbour, [ip_network("10.0.0.0/24")])
+    assert not may_be_given(neighbour, [ip_network("0.0.0.0/0")])
+    assert not may_be_given(neighbour, [ip_network("8.0.0.0/5")])

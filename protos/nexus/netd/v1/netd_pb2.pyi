@@ -277,8 +277,8 @@ class EgressRule(_message.Message):
 
     The resolver answers these names only, and the guest may reach the addresses that it was
     given, for as long as the TTL it was told, and on connections that are open then. Private,
-    loopback, link-local and metadata addresses are struck from the answers unless a rule with a
-    `cidr` allows them.
+    loopback, link-local and metadata addresses are struck from the answers unless a rule allows
+    them by a `cidr` that is wholly of such addresses.
     """
     protocol: Global___Protocol.ValueType
     """Which protocol. Not given: any."""
