@@ -9,12 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from nexus_rpc.errors import ResourceExhausted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
 BEHIND = 1_000
 """What a watcher may have ahead of it; what comes beyond is only counted."""
+MOST = 256
+"""Watchers of one kind of thing: telling costs time for each."""
 
 _T = TypeVar("_T")
 
@@ -88,7 +92,11 @@ class Channel(Generic[_T]):
 
     @contextmanager
     def watch(self, wanted: Callable[[_T], bool]) -> Iterator[Watcher[_T]]:
-        """Watch what is `wanted` from now to the end of the block."""
+        """Watch what is `wanted` from now to the end of the block. Raises ResourceExhausted."""
+        if len(self._watchers) >= MOST:
+            raise ResourceExhausted(
+                "TOO_MANY_WATCHERS", f"{MOST} are watching already; end one of them", most=str(MOST)
+            )
         watcher = Watcher(wanted, self._behind)
         if self._closed:
             watcher.close()

@@ -1,6 +1,10 @@
 import asyncio
+from contextlib import ExitStack
 
-from nexus_netd.feed import Feed, Happening, Missed
+import pytest
+
+from nexus_netd.feed import MOST, Feed, Happening, Missed
+from nexus_rpc.errors import ResourceExhausted
 
 
 async def take(watcher, number):
@@ -82,3 +86,14 @@ async def test_closing_ends_all_watching_of_now_and_later():
         assert [item async for item in watcher] == []
     with feed.watch() as late:
         assert [item async for item in late] == []
+
+
+def test_watchers_are_bounded_and_one_that_ends_makes_room():
+    feed = Feed()
+    with ExitStack() as stack:
+        for _ in range(MOST):
+            stack.enter_context(feed.watch())
+        with pytest.raises(ResourceExhausted, match="256 are watching"), feed.watch():
+            pass
+    with feed.watch():
+        pass

@@ -377,6 +377,7 @@ class NetworkServiceServicer(object):
 
         Alike denials within a second are one event with a count. A watcher that falls behind by more
         than 1,000 events gets one whose `missed` says how many it lost; nobody waits for it.
+        RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS): 256 are watching.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -384,7 +385,7 @@ class NetworkServiceServicer(object):
 
     def WatchNetwork(self, request, context):
         """Streams what happens to networks and ports, from now on until cancelled: attached, detached,
-        changed, repaired.
+        changed, repaired. RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS): 256 are watching.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -150,10 +150,11 @@ class NetworkServiceStub:
 
     Alike denials within a second are one event with a count. A watcher that falls behind by more
     than 1,000 events gets one whose `missed` says how many it lost; nobody waits for it.
+    RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS): 256 are watching.
     """
     WatchNetwork: _grpc.UnaryStreamMultiCallable[_netd_pb2.WatchNetworkRequest, _netd_pb2.WatchNetworkResponse]
     """Streams what happens to networks and ports, from now on until cancelled: attached, detached,
-    changed, repaired.
+    changed, repaired. RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS): 256 are watching.
     """
     CleanupNetwork: _grpc.UnaryUnaryMultiCallable[_netd_pb2.CleanupNetworkRequest, _netd_pb2.CleanupNetworkResponse]
     """Removes every port, link, publication, bridge and rule from kernel and store, and says what was
@@ -283,10 +284,11 @@ class NetworkServiceAsyncStub(NetworkServiceStub):
 
     Alike denials within a second are one event with a count. A watcher that falls behind by more
     than 1,000 events gets one whose `missed` says how many it lost; nobody waits for it.
+    RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS): 256 are watching.
     """
     WatchNetwork: _aio.UnaryStreamMultiCallable[_netd_pb2.WatchNetworkRequest, _netd_pb2.WatchNetworkResponse]  # type: ignore[assignment]
     """Streams what happens to networks and ports, from now on until cancelled: attached, detached,
-    changed, repaired.
+    changed, repaired. RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS): 256 are watching.
     """
     CleanupNetwork: _aio.UnaryUnaryMultiCallable[_netd_pb2.CleanupNetworkRequest, _netd_pb2.CleanupNetworkResponse]  # type: ignore[assignment]
     """Removes every port, link, publication, bridge and rule from kernel and store, and says what was
@@ -539,6 +541,7 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Alike denials within a second are one event with a count. A watcher that falls behind by more
         than 1,000 events gets one whose `missed` says how many it lost; nobody waits for it.
+        RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS): 256 are watching.
         """
 
     @_abc_1.abstractmethod
@@ -548,7 +551,7 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_netd_pb2.WatchNetworkResponse], _abc.AsyncIterator[_netd_pb2.WatchNetworkResponse]]:
         """Streams what happens to networks and ports, from now on until cancelled: attached, detached,
-        changed, repaired.
+        changed, repaired. RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS): 256 are watching.
         """
 
     @_abc_1.abstractmethod
