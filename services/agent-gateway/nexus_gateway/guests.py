@@ -95,6 +95,8 @@ class Guests:
                 for task in self._following.pop(vm_id).tasks:
                     task.cancel()
                 del self._known[vm_id]
+                # Who was woken before this still saw it.
+                self._changed.post()
         for vm_id, vm in live.items():
             if vm_id in self._known:
                 self._following[vm_id].follower.renew(vm)
