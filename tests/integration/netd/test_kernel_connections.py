@@ -118,7 +118,7 @@ async def test_flows_are_cut_one_by_one(linux, tracking, sockets):
 async def test_no_more_connections_are_looked_at_than_are_asked_for(
     linux, tracking, sockets, monkeypatch
 ):
-    monkeypatch.setattr(conntrack, "MOST", 50)
+    monkeypatch.setattr(conntrack, "MOST_FLOWS", 50)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind((str(HERE), 0))
         for port in range(1, 301):

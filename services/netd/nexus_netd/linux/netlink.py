@@ -1,7 +1,8 @@
 """One netlink socket: several requests in one message to the kernel, all answers within a time.
 
-Messages are made and read with `struct`, because a look at 4,000 ports is tens of thousands of
-messages. The socket blocks: rtnetlink does its work inside sendmsg(2), so it belongs on a thread.
+pyroute2 makes rtnetlink's requests; answers are read with `struct`: a look at 4,000 ports is tens
+of thousands of messages. The socket blocks, as rtnetlink does its work inside sendmsg(2), so it
+belongs on a thread.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import os
 import socket
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nexus_netd.kernel import KernelError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
+
+    from pyroute2.netlink import nlmsg
 
 # linux/netlink.h
 REQUEST, ACK, DUMP = 0x001, 0x004, 0x300
@@ -80,6 +83,18 @@ def u8(kind: int, value: int) -> bytes:
 def u32(kind: int, value: int) -> bytes:
     """Return an attribute with a number of 4 bytes, in the host's order."""
     return attribute(kind, struct.pack("=I", value))
+
+
+def encoded(message: nlmsg, attrs: Sequence[tuple[Any, ...]] = (), **fields: int) -> bytes:
+    """Return a message of pyroute2's without its header, which `Netlink.run` writes.
+
+    A field of the message that is itself called flags is given as `flags_`.
+    """
+    for name, value in fields.items():
+        message[name.removesuffix("_")] = value
+    message["attrs"] = list(attrs)
+    message.encode()
+    return bytes(message.data[_HEADER.size :])
 
 
 def attributes(data: bytes, offset: int = 0, end: int | None = None) -> dict[int, bytes]:

@@ -9,21 +9,23 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nexus_netd.linux.netlink import ACK, CREATE, DUMP, REPLACE, Request, attribute, u32
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from nexus_netd.linux.netlink import ACK, CREATE, DUMP, REPLACE, Request, encoded
 from nexus_netd.linux.rtnl import (
     DELNEIGH,
     GETNEIGH,
-    NDA_DST,
-    NDA_LLADDR,
-    NEIGHBOUR,
     NEWNEIGH,
     NUD_PERMANENT,
-    mac_bytes,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nexus_netd.model import Address, Cidr
 
 NEWADDR, DELADDR, _GETADDR = 20, 21, 22
@@ -34,14 +36,11 @@ ADDRESS = struct.Struct("=BBBBi")
 ROUTE = struct.Struct("=BBBBBBBBI")
 """struct rtmsg: family, two prefix lengths, TOS, table, protocol, scope, type, flags."""
 
-_NDA_IFINDEX = 8
-
 PROTOCOL = 110
 """Who made our routes; free in iproute2's rt_protos."""
 
 RTA_DST, RTA_OIF, RTA_MULTIPATH = 1, 4, 9
-_RTA_PRIORITY, _RTA_PREFSRC = 6, 7
-IFA_ADDRESS, IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+IFA_ADDRESS, IFA_LOCAL = 1, 2
 _NODAD, _NOPREFIXROUTE = 0x02, 0x200
 _MAIN = 254  # RT_TABLE_MAIN
 UNICAST, LOCAL, UNREACHABLE = 1, 2, 7
@@ -62,7 +61,7 @@ def list_addresses(version: int, index: int = 0) -> Request:
         f"list IPv{version} addresses",
         _GETADDR,
         DUMP,
-        ADDRESS.pack(family(version), 0, 0, 0, index),
+        encoded(ifaddrmsg(), family=family(version), index=index),
         frozenset({errno.ENODEV}),
     )
 
@@ -74,7 +73,7 @@ def new_address(index: int, bridge: str, address: Address) -> Request:
         f"give {bridge} the address {address}",
         NEWADDR,
         ACK | CREATE | REPLACE,
-        _address(index, address, address.max_prefixlen) + u32(_IFA_FLAGS, flags),
+        _address(index, address, address.max_prefixlen, [("IFA_FLAGS", flags)]),
     )
 
 
@@ -96,7 +95,7 @@ def list_routes(version: int, *, ours: bool = False, kind: int = 0) -> Request:
         f"list IPv{version} routes",
         _GETROUTE,
         DUMP,
-        ROUTE.pack(family(version), 0, 0, 0, table, protocol, 0, kind, 0),
+        encoded(rtmsg(), family=family(version), table=table, proto=protocol, type=kind),
         # A family that the kernel does not have, or a table that has never been used.
         frozenset({errno.EOPNOTSUPP, errno.ENOENT}),
     )
@@ -108,8 +107,13 @@ def find_route(address: Address) -> Request:
         f"find the route to {address}",
         _GETROUTE,
         ACK,
-        ROUTE.pack(family(address.version), address.max_prefixlen, 0, 0, 0, 0, 0, 0, _FIB_MATCH)
-        + attribute(RTA_DST, address.packed),
+        encoded(
+            rtmsg(),
+            [("RTA_DST", str(address))],
+            family=family(address.version),
+            dst_len=address.max_prefixlen,
+            flags_=_FIB_MATCH,
+        ),
         frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL}),
     )
 
@@ -121,17 +125,19 @@ def route(bridge: int, address: Address, gateway: Address, mac: str) -> list[Req
             f"fix {address} to {mac}",
             NEWNEIGH,
             ACK | CREATE | REPLACE,
-            NEIGHBOUR.pack(family(address.version), bridge, NUD_PERMANENT, 0, 0)
-            + attribute(NDA_DST, address.packed)
-            + attribute(NDA_LLADDR, mac_bytes(mac)),
+            encoded(
+                ndmsg(),
+                [("NDA_DST", str(address)), ("NDA_LLADDR", mac)],
+                family=family(address.version),
+                ifindex=bridge,
+                state=NUD_PERMANENT,
+            ),
         ),
         Request(
             f"route {address}",
             NEWROUTE,
             ACK | CREATE | REPLACE,
-            _host(address, UNICAST)
-            + u32(RTA_OIF, bridge)
-            + attribute(_RTA_PREFSRC, gateway.packed),
+            _host(address, [("RTA_OIF", bridge), ("RTA_PREFSRC", str(gateway))]),
         ),
     ]
 
@@ -143,15 +149,19 @@ def unroute(bridge: int, address: Address) -> list[Request]:
             f"unroute {address}",
             DELROUTE,
             ACK,
-            _host(address, UNICAST) + u32(RTA_OIF, bridge),
+            _host(address, [("RTA_OIF", bridge)]),
             _GONE,
         ),
         Request(
             f"forget the MAC of {address}",
             DELNEIGH,
             ACK,
-            NEIGHBOUR.pack(family(address.version), bridge, 0, 0, 0)
-            + attribute(NDA_DST, address.packed),
+            encoded(
+                ndmsg(),
+                [("NDA_DST", str(address))],
+                family=family(address.version),
+                ifindex=bridge,
+            ),
             _GONE,
         ),
     ]
@@ -169,44 +179,49 @@ def delete_subnet(subnet: Cidr) -> Request:
 
 def list_neighbours(version: int, bridge: int = 0) -> Request:
     """Ask for all neighbours, or those on one link."""
-    narrow = u32(_NDA_IFINDEX, bridge) if bridge else b""
+    narrow = [("NDA_IFINDEX", bridge)] if bridge else []
     return Request(
         f"list IPv{version} neighbours",
         GETNEIGH,
         DUMP,
-        NEIGHBOUR.pack(family(version), 0, 0, 0, 0) + narrow,
+        encoded(ndmsg(), narrow, family=family(version)),
     )
 
 
-def _address(index: int, address: Address, length: int) -> bytes:
-    return (
-        ADDRESS.pack(family(address.version), length, 0, _UNIVERSE, index)
-        + attribute(IFA_LOCAL, address.packed)
-        + attribute(IFA_ADDRESS, address.packed)
+def _address(
+    index: int, address: Address, length: int, more: Sequence[tuple[str, int]] = ()
+) -> bytes:
+    return encoded(
+        ifaddrmsg(),
+        [("IFA_LOCAL", str(address)), ("IFA_ADDRESS", str(address)), *more],
+        family=family(address.version),
+        prefixlen=length,
+        scope=_UNIVERSE,
+        index=index,
     )
 
 
-def _host(address: Address, kind: int) -> bytes:
-    scope = _LINK if address.version == 4 else _UNIVERSE
-    length = address.max_prefixlen
-    return ROUTE.pack(
-        family(address.version), length, 0, 0, _MAIN, PROTOCOL, scope, kind, 0
-    ) + attribute(RTA_DST, address.packed)
+def _host(address: Address, more: Sequence[tuple[str, Any]]) -> bytes:
+    return encoded(
+        rtmsg(),
+        [("RTA_DST", str(address)), *more],
+        family=family(address.version),
+        dst_len=address.max_prefixlen,
+        table=_MAIN,
+        proto=PROTOCOL,
+        scope=_LINK if address.version == 4 else _UNIVERSE,
+        type=UNICAST,
+    )
 
 
 def _whole(subnet: Cidr) -> bytes:
-    return (
-        ROUTE.pack(
-            family(subnet.version),
-            subnet.prefixlen,
-            0,
-            0,
-            _MAIN,
-            PROTOCOL,
-            _UNIVERSE,
-            UNREACHABLE,
-            0,
-        )
-        + attribute(RTA_DST, subnet.network_address.packed)
-        + u32(_RTA_PRIORITY, _STATIC_METRIC)
+    return encoded(
+        rtmsg(),
+        [("RTA_DST", str(subnet.network_address)), ("RTA_PRIORITY", _STATIC_METRIC)],
+        family=family(subnet.version),
+        dst_len=subnet.prefixlen,
+        table=_MAIN,
+        proto=PROTOCOL,
+        scope=_UNIVERSE,
+        type=UNREACHABLE,
     )

@@ -1,6 +1,6 @@
 """rtnetlink's messages about links: bridges, TAPs, and what they let through.
 
-Messages are made here and sent by `port`, several at a time; `present` reads the answers.
+pyroute2 encodes them; they are sent by `port`, several at a time, and `present` reads the answers.
 Numbers are those of linux/rtnetlink.h, if_link.h, neighbour.h, ip.h, ipv6.h.
 """
 
@@ -13,6 +13,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+
 from nexus_netd.linux.netlink import (
     ACK,
     CREATE,
@@ -21,6 +24,7 @@ from nexus_netd.linux.netlink import (
     REPLACE,
     Request,
     attribute,
+    encoded,
     nest,
     text,
     u8,
@@ -53,7 +57,7 @@ _NDTA_NAME, _NDTA_PARMS, _NDTPA_IFINDEX, _NDTPA_PROXY_DELAY = 1, 6, 1, 13
 IFF_UP = 1
 NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
 NTF_SELF, NTF_MASTER = 0x02, 0x04
-_SKIP_STATISTICS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
+_LEAN = ("IFLA_EXT_MASK", 1 << 3)  # RTEXT_FILTER_SKIP_STATS
 _ADDR_GEN_MODE_NONE = 1
 
 ANSWERS = {
@@ -84,12 +88,12 @@ VM_MARK, NETWORK_MARK = "nexus-vm@", "nexus-network@"
 
 def get_link(link: str | int) -> Request:
     """Ask for one link, by name or index; one that is not there is no failure."""
-    index, name = (link, b"") if isinstance(link, int) else (0, text(IFLA_IFNAME, link))
+    index, name = (link, []) if isinstance(link, int) else (0, [("IFLA_IFNAME", link)])
     return Request(
         f"read link {link}",
         GETLINK,
         ACK,
-        LINK.pack(0, 0, index, 0, 0) + name + u32(_IFLA_EXT_MASK, _SKIP_STATISTICS),
+        encoded(ifinfmsg(), [*name, _LEAN], index=index),
         frozenset({errno.ENODEV}),
     )
 
@@ -100,9 +104,7 @@ def list_links(kind: str) -> Request:
         f"list links of kind {kind}",
         GETLINK,
         DUMP,
-        LINK.pack(0, 0, 0, 0, 0)
-        + nest(IFLA_LINKINFO, text(INFO_KIND, kind))
-        + u32(_IFLA_EXT_MASK, _SKIP_STATISTICS),
+        encoded(ifinfmsg(), [("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]}), _LEAN]),
     )
 
 
@@ -112,9 +114,13 @@ def make_bridge(want: Bridge) -> Request:
         f"make bridge {want.name}",
         NEWLINK,
         ACK | CREATE | EXCL,
-        LINK.pack(0, 0, 0, 0, 0)
-        + text(IFLA_IFNAME, want.name)
-        + nest(IFLA_LINKINFO, text(INFO_KIND, "bridge")),
+        encoded(
+            ifinfmsg(),
+            [
+                ("IFLA_IFNAME", want.name),
+                ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge")]}),
+            ],
+        ),
         frozenset({errno.EEXIST}),
     )
 
@@ -127,16 +133,23 @@ def set_bridge(want: Bridge, mac: str) -> Request:
     answers = b"".join(u32(*item) for item in ANSWERS.items())
     own = (attribute(*item) for item in BRIDGE.items())
     # To set it, even to what it is, makes the kernel forget all neighbours on the link.
-    address = b"" if mac == want.mac else attribute(IFLA_ADDRESS, mac_bytes(want.mac))
+    address = [] if mac == want.mac else [("IFLA_ADDRESS", want.mac)]
     return Request(
         f"set bridge {want.name}",
         NEWLINK,
         ACK,
-        LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
-        + text(IFLA_IFNAME, want.name)
-        + text(IFLA_IFALIAS, f"{NETWORK_MARK}{want.network}")
-        + address
-        + u32(IFLA_MTU, want.mtu)
+        encoded(
+            ifinfmsg(),
+            [
+                ("IFLA_IFNAME", want.name),
+                ("IFLA_IFALIAS", f"{NETWORK_MARK}{want.network}"),
+                *address,
+                ("IFLA_MTU", want.mtu),
+            ],
+            flags_=IFF_UP,
+            change=IFF_UP,
+        )
+        # By number: `present` compares them so with what the kernel lists.
         + nest(IFLA_LINKINFO, text(INFO_KIND, "bridge"), nest(INFO_DATA, *own))
         + nest(IFLA_AF_SPEC, nest(socket.AF_INET, nest(INET_CONF, answers)), *_no_link_local()),
     )
@@ -163,7 +176,7 @@ def delete_link(index: int, name: str) -> Request:
         f"remove link {name}",
         DELLINK,
         ACK,
-        LINK.pack(0, 0, index, 0, 0),
+        encoded(ifinfmsg(), index=index),
         frozenset({errno.ENODEV}),
     )
 
@@ -175,46 +188,64 @@ def plug(index: int, name: str, bridge: int, guest: Guest) -> list[Request]:
     port locked, with one fixed entry: a guest that sends from another's MAC is not heard and
     cannot draw its frames. Nothing is flooded to it: its neighbour entries are fixed.
     """
-    port = (
-        u8(BRPORT_ISOLATED, 1),
-        u8(BRPORT_LOCKED, 1),
-        u8(_BRPORT_LEARNING, 0),
-        u8(_BRPORT_UNICAST_FLOOD, 0),
-        u8(_BRPORT_MCAST_FLOOD, 0),
-        u8(_BRPORT_BCAST_FLOOD, 0),
-    )
+    port = [
+        ("IFLA_BRPORT_ISOLATED", 1),
+        ("IFLA_BRPORT_LOCKED", 1),
+        ("IFLA_BRPORT_LEARNING", 0),
+        ("IFLA_BRPORT_UNICAST_FLOOD", 0),
+        ("IFLA_BRPORT_MCAST_FLOOD", 0),
+        ("IFLA_BRPORT_BCAST_FLOOD", 0),
+    ]
+    slave = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": port})]
     return [
         Request(
             f"put {name} on {guest.bridge}",
             NEWLINK,
             ACK,
-            LINK.pack(0, 0, index, 0, 0)
-            + text(IFLA_IFALIAS, f"{VM_MARK}{guest.vm_id}")
-            + u32(IFLA_MTU, guest.mtu)
-            + u32(IFLA_MASTER, bridge)
+            encoded(
+                ifinfmsg(),
+                [
+                    ("IFLA_IFALIAS", f"{VM_MARK}{guest.vm_id}"),
+                    ("IFLA_MTU", guest.mtu),
+                    ("IFLA_MASTER", bridge),
+                ],
+                index=index,
+            )
             + nest(IFLA_AF_SPEC, *_no_link_local()),
         ),
         Request(
             f"let {guest.mac} in at {name}",
             NEWNEIGH,
             ACK | CREATE | REPLACE,
-            NEIGHBOUR.pack(socket.AF_BRIDGE, index, NUD_NOARP, NTF_MASTER, 0)
-            + attribute(NDA_LLADDR, mac_bytes(guest.mac)),
+            encoded(
+                ndmsg(),
+                [("NDA_LLADDR", guest.mac)],
+                family=socket.AF_BRIDGE,
+                ifindex=index,
+                state=NUD_NOARP,
+                flags_=NTF_MASTER,
+            ),
         ),
         # The kernel sets what the bridge's port is to be before the link comes up.
         Request(
             f"isolate {name} and bring it up",
             NEWLINK,
             ACK,
-            LINK.pack(0, 0, index, IFF_UP, IFF_UP)
-            + nest(IFLA_LINKINFO, text(_INFO_SLAVE_KIND, "bridge"), nest(INFO_SLAVE_DATA, *port)),
+            encoded(
+                ifinfmsg(),
+                [("IFLA_LINKINFO", {"attrs": slave})],
+                index=index,
+                flags_=IFF_UP,
+                change=IFF_UP,
+            ),
         ),
     ]
 
 
 def take_down(index: int, name: str) -> Request:
     """Take a link down: nothing passes while it is changed."""
-    return Request(f"take {name} down", NEWLINK, ACK, LINK.pack(0, 0, index, 0, IFF_UP))
+    body = encoded(ifinfmsg(), index=index, change=IFF_UP)
+    return Request(f"take {name} down", NEWLINK, ACK, body)
 
 
 def let_no_more_in(index: int, name: str, mac: bytes) -> Request:
@@ -223,19 +254,25 @@ def let_no_more_in(index: int, name: str, mac: bytes) -> Request:
         f"let {mac.hex(':')} in at {name} no more",
         DELNEIGH,
         ACK,
-        NEIGHBOUR.pack(socket.AF_BRIDGE, index, 0, NTF_MASTER, 0) + attribute(NDA_LLADDR, mac),
+        encoded(
+            ndmsg(),
+            [("NDA_LLADDR", mac.hex(":"))],
+            family=socket.AF_BRIDGE,
+            ifindex=index,
+            flags_=NTF_MASTER,
+        ),
         frozenset({errno.ENOENT}),
     )
 
 
 def list_macs(bridge: int = 0, port: int = 0) -> Request:
     """Ask for the entries of all bridges' tables, or of one bridge's for one port."""
-    narrow = u32(_NDA_MASTER, bridge) if bridge else b""
+    narrow = [("NDA_MASTER", bridge)] if bridge else []
     return Request(
         "list bridges' tables",
         GETNEIGH,
         DUMP,
-        NEIGHBOUR.pack(socket.AF_BRIDGE, port, 0, 0, 0) + narrow,
+        encoded(ndmsg(), narrow, family=socket.AF_BRIDGE, ifindex=port),
     )
 
 
