@@ -254,7 +254,9 @@ async def test_nothing_went_through_a_new_tap(kernel):
     name = await attach(kernel, guest())
     counters = (await kernel.counters())[name]
     assert (counters.sent_bytes, counters.sent_packets) == (0, 0)
-    assert await kernel.counters_of(name) == counters
+    # What the bridge itself says is dropped, as nobody is behind the TAP: between the looks, too.
+    alone = await kernel.counters_of(name)
+    assert replace(alone, dropped_packets=counters.dropped_packets) == counters
     assert await kernel.counters_of("nexus999") is None
     assert await kernel.denied_of(guest()) == 0
 
