@@ -255,6 +255,11 @@ class FakeKernel:
         self._drop(tap.name)
         return True
 
+    async def route(self, guest):
+        self._call("route")
+        self._need(guest.bridge)
+        self._route(guest)
+
     async def unroute(self, bridge, addresses):
         self._call("unroute")
         self._unroute(bridge, addresses)

@@ -282,8 +282,11 @@ class Kernel(Protocol):
         It is gone from names, bridge and routes then; the kernel frees it a little later.
         """
 
+    async def route(self, guest: Guest) -> None:
+        """Route the guest's addresses to its bridge, and fix their MAC, as NewTap.keep does."""
+
     async def unroute(self, bridge: str, addresses: Collection[Address]) -> None:
-        """Undo what NewTap.keep did for the addresses, if anything is left of it."""
+        """Undo `route`, if anything is left of it."""
 
     async def counters(self) -> Mapping[str, Counters]:
         """Return what went through each of our TAPs. Lean: at most 50 ms for 4,000."""

@@ -224,6 +224,18 @@ async def test_a_guest_that_moves_to_other_addresses_keeps_its_tap_and_mac(kerne
     assert await kernel.tap(other.tap) == Tap.of(other)
 
 
+async def test_a_tap_that_lost_its_routes_gets_them_back(kernel):
+    await kernel.put_bridge(bridge())
+    wanted = guest(tap=await attach(kernel, guest()))
+    await kernel.unroute(NAME, wanted.addresses)
+    have = await kernel.tap(wanted.tap)
+    assert replace(have, addresses=frozenset(wanted.addresses)) == Tap.of(wanted)
+    assert have.addresses == frozenset()
+    for _ in range(2):
+        await kernel.route(wanted)
+        assert await kernel.tap(wanted.tap) == Tap.of(wanted)
+
+
 async def test_a_tap_moves_to_another_bridge(kernel):
     for name in (NAME, f"{NAME}-1"):
         await kernel.put_bridge(bridge(name))

@@ -201,19 +201,13 @@ class Netlink:
         The kernel takes them in order and goes on after a failure (an nftables batch is undone
         as a whole). Raises KernelError for the first that failed.
         """
-        answers, failures = self._run(requests)
-        for number in sorted(failures):
-            if failures[number].errno not in requests[number].tolerate:
-                raise failures[number]
+        answers, _ = self._run(requests)
         return answers
 
     def count(self, *requests: Request) -> int:
         """Send requests and return how many of them were not merely tolerated."""
-        _, failures = self._run(requests)
-        for number in sorted(failures):
-            if failures[number].errno not in requests[number].tolerate:
-                raise failures[number]
-        return len(requests) - len(failures)
+        _, tolerated = self._run(requests)
+        return len(requests) - tolerated
 
     def dump(self, one: Request) -> list[bytes]:
         """Return everything that a DUMP request lists, from one unbroken pass."""
@@ -243,9 +237,8 @@ class Netlink:
                 piece.append(message)
             yield piece
 
-    def _run(
-        self, requests: tuple[Request, ...]
-    ) -> tuple[list[list[bytes]], dict[int, KernelError]]:
+    def _run(self, requests: tuple[Request, ...]) -> tuple[list[list[bytes]], int]:
+        """Return the answers to each, and how many failures were tolerated."""
         answers: list[list[bytes]] = [[] for _ in requests]
         failures: dict[int, KernelError] = {}
         waiting = {n for n, one in enumerate(requests) if one.flags & (ACK | DUMP)}
@@ -264,7 +257,10 @@ class Netlink:
                     failures[number] = failure
                     if not requests[number].flags & ACK:
                         waiting.clear()  # the batch was refused: no more need be said
-        return answers, failures
+        for number in sorted(failures):
+            if failures[number].errno not in requests[number].tolerate:
+                raise failures[number]
+        return answers, len(failures)
 
     def _send(self, requests: tuple[Request, ...]) -> int:
         """Send; return the first request's sequence number."""

@@ -58,7 +58,7 @@ class DescribedTap:
 
     def _keep(self, netlink: Netlink) -> None:
         self._routed = True
-        netlink.run(*taps.route(self._guest, need(self._guest.bridge)))
+        taps.route(netlink, self._guest)
         if self._descriptor is not None:
             tuntap.persist(self._descriptor, self.name)
             descriptor, self._descriptor = self._descriptor, None

@@ -193,6 +193,10 @@ class Linux:
         """Remove a TAP with its routes."""
         return await self._whole(self._remove_tap(tap))
 
+    async def route(self, guest: Guest) -> None:
+        """Route a guest's addresses."""
+        await self._changes.on_route(taps.route, guest)
+
     async def unroute(self, bridge: str, addresses: Collection[Address]) -> None:
         """Undo what is left of a guest's routes."""
         await self._changes.on_route(taps.unroute, bridge, addresses)

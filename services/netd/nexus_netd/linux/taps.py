@@ -90,16 +90,13 @@ def plug(netlink: Netlink, guest: Guest) -> None:
             if index != bridge or present.as_address(address) not in guest.addresses
             for request in routing.unroute(index, present.as_address(address))
         ),
-        *route(guest, bridge),
+        *_routes(guest, bridge),
     )
 
 
-def route(guest: Guest, bridge: int) -> list[Request]:
-    """Return what routes a guest's addresses to its bridge, which has the index `bridge`."""
-    requests = routing.route(bridge, guest.ipv4, guest.gateway, guest.mac)
-    if guest.ipv6 is not None and guest.ipv6_gateway is not None:
-        requests += routing.route(bridge, guest.ipv6, guest.ipv6_gateway, guest.mac)
-    return requests
+def route(netlink: Netlink, guest: Guest) -> None:
+    """Route a guest's addresses to its bridge, and fix their MAC."""
+    netlink.run(*_routes(guest, need(guest.bridge)))
 
 
 def unroute(netlink: Netlink, bridge: str, addresses: Iterable[Address]) -> None:
@@ -144,6 +141,13 @@ def counters_of(netlink: Netlink, name: str) -> Counters | None:
         frozenset({errno.ENODEV}),
     )
     return next((present.counters(answer)[1] for answer in netlink.run(request)[0]), None)
+
+
+def _routes(guest: Guest, bridge: int) -> list[Request]:
+    requests = routing.route(bridge, guest.ipv4, guest.gateway, guest.mac)
+    if guest.ipv6 is not None and guest.ipv6_gateway is not None:
+        requests += routing.route(bridge, guest.ipv6, guest.ipv6_gateway, guest.mac)
+    return requests
 
 
 def _link(netlink: Netlink, name: str) -> present.Link | None:

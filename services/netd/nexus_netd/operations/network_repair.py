@@ -90,8 +90,8 @@ class NetworkRepair:
         """Have the bridges of all networks, and no other with our mark."""
         done: list[Repaired] = []
         wanted = {want.name: want for want in self._wanted_bridges()}
-        for name in wanted:
-            done += await self.bridge(name)
+        for want in wanted.values():
+            done += await self._bridge(want)
         for found in await self._kernel.bridges():
             if found.name not in wanted and await self._kernel.remove_bridge(found.name):
                 done.append(
@@ -106,14 +106,7 @@ class NetworkRepair:
     async def bridge(self, name: str) -> list[Repaired]:
         """Have one bridge as it must be, if there must be one."""
         want = next((one for one in self._wanted_bridges() if one.name == name), None)
-        if want is None:
-            return []
-        have = await self._kernel.bridge(name)
-        if have == want:
-            return []
-        await self._kernel.put_bridge(want)
-        what = "made" if have is None else "repaired"
-        return [Repaired(f"bridge {name}", f"bridge {name} {what}", network=want.network or "")]
+        return await self._bridge(want) if want else []
 
     async def subnets(self) -> list[Repaired]:
         """Have the subnets of all networks unreachable but for guests."""
@@ -144,6 +137,14 @@ class NetworkRepair:
             if name in self._view.bridges_of(network):
                 return network
         return None
+
+    async def _bridge(self, want: Bridge) -> list[Repaired]:
+        have = await self._kernel.bridge(want.name)
+        if have == want:
+            return []
+        await self._kernel.put_bridge(want)
+        thing, how = f"bridge {want.name}", "made" if have is None else "repaired"
+        return [Repaired(thing, f"{thing} {how}", network=want.network or "")]
 
     def _wanted_bridges(self) -> Iterator[Bridge]:
         for name, spec in self._view.networks.items():

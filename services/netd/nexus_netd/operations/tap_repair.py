@@ -37,7 +37,7 @@ class TapRepair:
             for vm_id, guest in self._view.guests.items()
             if self._view.ports[vm_id].network not in self._state.problems
         }
-        present = set()
+        present = dict[str, Tap]()
         for tap in await self._kernel.taps():
             guest = missing.get(tap.name)
             if guest is None and self._waits(tap):
@@ -47,11 +47,12 @@ class TapRepair:
             elif tap == Tap.of(guest):
                 del missing[tap.name]
             else:
-                present.add(tap.name)
+                present[tap.name] = tap
         displaced = []
         for guest in missing.values():
             try:
-                done += await (self._plug if guest.tap in present else self.tap)(guest)
+                have = present.get(guest.tap)
+                done += await (self._mend(guest, have) if have else self.tap(guest))
             except NexusError as error:
                 if isinstance(error, KernelError) and error.errno == errno.EBUSY:
                     displaced.append(guest)
@@ -70,13 +71,17 @@ class TapRepair:
         if have == Tap.of(guest):
             return []
         if have is not None and self.is_of(have, guest):
-            return await self._plug(guest)
+            return await self._mend(guest, have)
         async with self._kernel.new_tap(guest, self._state.owner, guest.tap) as new:
             await new.keep()
         return [self._mended(guest, "made again")]
 
-    async def _plug(self, guest: Guest) -> list[Repaired]:
-        await self._kernel.plug_tap(guest)
+    async def _mend(self, guest: Guest, have: Tap) -> list[Repaired]:
+        if _lacks_routes_only(have, Tap.of(guest)):
+            # Not taken down for it: a bridge that was down has lost those of all its guests.
+            await self._kernel.route(guest)
+        else:
+            await self._kernel.plug_tap(guest)
         return [self._mended(guest, "repaired")]
 
     def _mended(self, guest: Guest, how: str) -> Repaired:
@@ -136,3 +141,7 @@ class TapRepair:
         """Whether it belongs to a port whose network the host is not fit for now."""
         port = self._view.ports.get(tap.vm_id or "")
         return port is not None and port.tap == tap.name and port.network in self._state.problems
+
+
+def _lacks_routes_only(have: Tap, want: Tap) -> bool:
+    return have.addresses < want.addresses and replace(have, addresses=want.addresses) == want
