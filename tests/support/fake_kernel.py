@@ -42,6 +42,31 @@ class FakeKernel:
     kill_at: int = 0
     dead: bool = False
 
+    async def fails_at(self, number, work):
+        """Do the work while the call of that number fails; whether it came to that."""
+        self.calls.clear()
+        self.fail_at = number
+        try:
+            await work
+        except KernelError:
+            return True
+        finally:
+            self.fail_at = 0
+        return False
+
+    async def kills_at(self, number, work):
+        """Do the work until the process dies at the call of that number; whether it came to it."""
+        self.calls.clear()
+        self.kill_at = number
+        try:
+            await work
+        except Killed:
+            self.die_with_process()
+            return True
+        finally:
+            self.kill_at = 0
+        return False
+
     def die_with_process(self):
         """What the kernel does when the process is gone: TAPs that were not kept go too."""
         for name in [name for name in self.present if name not in self.kept]:

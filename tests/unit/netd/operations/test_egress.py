@@ -183,16 +183,9 @@ async def test_a_failure_at_any_call_changes_nothing(start, kernel, agree, polic
         guest = await attach(netd, policy=WIDE)
         kernel.tracked = [flow(guest, IPv4Address("203.0.113.1"))]
         before = stored(netd)
-        kernel.calls.clear()
-        kernel.fail_at = number
-        try:
-            await netd.set_policy(guest.vm_id, policy)
-        except KernelError:
-            failures += 1
-        else:
-            kernel.fail_at = 0
+        if not await kernel.fails_at(number, netd.set_policy(guest.vm_id, policy)):
             break
-        kernel.fail_at = 0
+        failures += 1
         assert stored(netd) == before
         await agree(netd)
         await netd.set_policy(guest.vm_id, policy)
@@ -208,16 +201,9 @@ async def test_killed_at_any_call_the_next_start_cuts_what_is_forbidden(start, k
         netd = await start()
         guest = await attach(netd, policy=WIDE)
         kernel.tracked = [flow(guest, FAR, protocol=int(Protocol.UDP))]
-        kernel.calls.clear()
-        kernel.kill_at = number
-        try:
-            await netd.set_policy(guest.vm_id, NONE)
-        except Killed:
-            kills += 1
-        else:
-            kernel.kill_at = 0
+        if not await kernel.kills_at(number, netd.set_policy(guest.vm_id, NONE)):
             break
-        kernel.die_with_process()
+        kills += 1
         netd = await start()
         await netd.start()
         await agree(netd)

@@ -2,7 +2,6 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from fake_kernel import Killed
 from netd_world import ULA, attach, other, stored
 
 from nexus_netd.kernel import Bridge, Flow, KernelError
@@ -209,16 +208,9 @@ async def test_a_failure_at_any_call_changes_nothing(start, kernel, agree, opera
     for number in range(1, 200):
         netd = await _prepare(start)
         before = stored(netd)
-        kernel.calls.clear()
-        kernel.fail_at = number
-        try:
-            await _do(netd, operation)
-        except KernelError:
-            failures += 1
-        else:
-            kernel.fail_at = 0
+        if not await kernel.fails_at(number, _do(netd, operation)):
             break
-        kernel.fail_at = 0
+        failures += 1
         assert stored(netd) == before
         await agree(netd)
         await _do(netd, operation)
@@ -232,16 +224,9 @@ async def test_killed_at_any_call_the_next_start_finds_its_way(start, kernel, ag
     kills = 0
     for number in range(1, 200):
         netd = await _prepare(start)
-        kernel.calls.clear()
-        kernel.kill_at = number
-        try:
-            await _do(netd, operation)
-        except Killed:
-            kills += 1
-        else:
-            kernel.kill_at = 0
+        if not await kernel.kills_at(number, _do(netd, operation)):
             break
-        kernel.die_with_process()
+        kills += 1
         netd = await start()
         await netd.start()
         await agree(netd)

@@ -5,10 +5,9 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
-from fake_kernel import Killed
 from netd_world import ULA, attach, stored
 
-from nexus_netd.kernel import Flow, KernelError, Tap
+from nexus_netd.kernel import Flow, Tap
 from nexus_netd.model import EgressRule, Limits, Link, Mode, Policy
 from nexus_netd.operations.stale import Stale
 from nexus_rpc.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
@@ -283,16 +282,9 @@ async def test_a_failure_at_any_call_changes_nothing_or_can_be_carried_on(
         old, new = new_vm_id(), new_vm_id()
         await attach(netd, old, policy=RULES)
         before = stored(netd)
-        kernel.calls.clear()
-        kernel.fail_at = number
-        try:
-            await _do(netd, operation, old, new)
-        except KernelError:
-            failures += 1
-        else:
-            kernel.fail_at = 0
+        if not await kernel.fails_at(number, _do(netd, operation, old, new)):
             break
-        kernel.fail_at = 0
+        failures += 1
         if operation in ("attach", "detach"):
             assert stored(netd) == before
             await agree(netd)
@@ -312,16 +304,9 @@ async def test_killed_at_any_call_the_next_start_finds_its_way(start, kernel, ag
         await attach(netd, old, policy=RULES)
         if operation == "attach again":
             kernel._drop(netd.view().guests[old].tap)
-        kernel.calls.clear()
-        kernel.kill_at = number
-        try:
-            await _do(netd, operation, old, new)
-        except Killed:
-            kills += 1
-        else:
-            kernel.kill_at = 0
+        if not await kernel.kills_at(number, _do(netd, operation, old, new)):
             break
-        kernel.die_with_process()
+        kills += 1
         netd = await start()
         await netd.start()
         await agree(netd)

@@ -1,10 +1,9 @@
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from fake_kernel import Killed
 from netd_world import ULA, attach, other, stored
 
-from nexus_netd.kernel import Flow, KernelError
+from nexus_netd.kernel import Flow
 from nexus_netd.model import Link, Protocol, Publication
 from nexus_rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from nexus_rpc.ids import new_vm_id
@@ -209,16 +208,9 @@ async def test_a_failure_at_any_call_changes_nothing(start, kernel, agree, opera
     for number in range(1, 50):
         netd, pair = await _prepare(start, kernel)
         before = stored(netd)
-        kernel.calls.clear()
-        kernel.fail_at = number
-        try:
-            await _do(netd, operation, pair)
-        except KernelError:
-            failures += 1
-        else:
-            kernel.fail_at = 0
+        if not await kernel.fails_at(number, _do(netd, operation, pair)):
             break
-        kernel.fail_at = 0
+        failures += 1
         assert stored(netd) == before
         await agree(netd)
         await netd.cleanup(force=True)
@@ -230,16 +222,9 @@ async def test_killed_at_any_call_the_next_start_finds_its_way(start, kernel, ag
     kills = 0
     for number in range(1, 50):
         netd, pair = await _prepare(start, kernel)
-        kernel.calls.clear()
-        kernel.kill_at = number
-        try:
-            await _do(netd, operation, pair)
-        except Killed:
-            kills += 1
-        else:
-            kernel.kill_at = 0
+        if not await kernel.kills_at(number, _do(netd, operation, pair)):
             break
-        kernel.die_with_process()
+        kills += 1
         netd = await start()
         await netd.start()
         await agree(netd)
