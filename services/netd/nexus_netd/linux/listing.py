@@ -96,30 +96,21 @@ def present_chains(link: Netlink, names: Collection[str]) -> list[str]:
     return [name for name, found in zip(names, link.run(*asked), strict=True) if found]
 
 
-def pins(link: Netlink, source: Address) -> dict[tuple[Address, int], float]:
-    """Return the live pins of a guest's address: (address, slot), and the seconds that are left."""
-    return _pins(link, source.version, source.packed).get(source, {})
+def pins(link: Netlink) -> dict[Address, dict[tuple[Address, int], float]]:
+    """Return the live pins of all guests: (address, slot), and the seconds that are left.
 
-
-def all_pins(link: Netlink) -> dict[Address, dict[tuple[Address, int], float]]:
-    """Return the live pins of all guests by address, in one look: 100,000 take 0.8 s."""
-    return {**_pins(link, 4, b""), **_pins(link, 6, b"")}
-
-
-def _pins(
-    link: Netlink, version: int, source: bytes
-) -> dict[Address, dict[tuple[Address, int], float]]:
-    """Return the pins whose keys begin with `source`."""
+    They are in one list, so that one look finds all: 100,000 take 0.8 s.
+    """
     found: dict[Address, dict[tuple[Address, int], float]] = {}
-    length = 4 if version == 4 else 16
-    for element in _dump_elements(link, Family.INET, f"pins{version}"):
-        key = a.value(element[t.KEY])
-        if not isinstance(key, bytes) or not key.startswith(source):
-            continue
-        guest, address = ip_address(key[:length]), ip_address(key[length : 2 * length])
-        slot = int.from_bytes(key[2 * length :], sys.byteorder)
-        left = int.from_bytes(element.get(t.EXPIRATION, element[t.TIMEOUT]), "big")
-        found.setdefault(guest, {})[address, slot] = left / 1_000
+    for version, length in ((4, 4), (6, 16)):
+        for element in _dump_elements(link, Family.INET, f"pins{version}"):
+            key = a.value(element[t.KEY])
+            if not isinstance(key, bytes):
+                continue
+            guest, address = ip_address(key[:length]), ip_address(key[length : 2 * length])
+            slot = int.from_bytes(key[2 * length :], sys.byteorder)
+            left = int.from_bytes(element.get(t.EXPIRATION, element[t.TIMEOUT]), "big")
+            found.setdefault(guest, {})[address, slot] = left / 1_000
     return found
 
 

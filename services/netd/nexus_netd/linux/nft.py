@@ -14,7 +14,6 @@ from nexus_netd.kernel import KernelError
 from nexus_netd.linux import netlink
 from nexus_netd.linux import tables as t
 from nexus_netd.linux.listing import (
-    all_pins,
     denied,
     denied_of,
     foreign_drops,
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROTOCOL",
-    "all_pins",
     "change",
     "denied",
     "denied_of",

@@ -145,7 +145,7 @@ class Linux:
 
     async def pins(self) -> Mapping[Address, Mapping[tuple[Address, int], float]]:
         """Return the live pins of all guests."""
-        return await self._reads.on_rules(nft.all_pins)
+        return await self._reads.on_rules(nft.pins)
 
     async def denied(self) -> Mapping[Address, int]:
         """Return how many packets each guest was refused."""
