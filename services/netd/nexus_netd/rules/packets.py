@@ -53,7 +53,9 @@ RESOLVER_PORT = 7753
 
 # linux/netfilter.h and linux/netfilter_ipv4.h
 _PREROUTING, _INPUT, _FORWARD, _OUTPUT, _POSTROUTING = range(5)
-_DSTNAT, _FILTER, _SRCNAT = -100, 0, 100
+_DSTNAT, _FILTER, _SRCNAT = -100, -10, 100
+# Before `filter`, where others drop in silence: what ours refuses is told and counted beside them,
+# whoever's table was loaded first.
 
 HOOKS = (
     Chain("prerouting", "nat", _PREROUTING, _DSTNAT),
