@@ -42,6 +42,9 @@ FIELDS = {
     "network": When.NEVER,
     "balloon": When.AT_REST,
     "restart": When.ALWAYS,
+    "tags": When.ALWAYS,
+    "ttl": When.ALWAYS,
+    "serial_input": When.AT_REST,
 }
 """The fields of VmSpec (see UpdateVm)."""
 

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from nexus.vmm.v1 import vmm_pb2
+from nexus_rpc.ids import vm_uid
 from nexus_vmm.amend import etag
 from nexus_vmm.policy import policy_to_proto
 from nexus_vmm.states import LIVE, Event, State
+from nexus_vmm.ttl import ttl_to_proto
+from nexus_vmm.vm import TimeToLive
 from nexus_vmm.watch import Gone, Synced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nexus_vmm.places import Places
-    from nexus_vmm.vm import Network, Spec, Transition, Vm
+    from nexus_vmm.vm import Exit, Network, Spec, Transition, Vm
 
 _STATES: dict[State, vmm_pb2.VmState.ValueType] = {
     State.CREATED: vmm_pb2.VM_STATE_CREATED,
@@ -57,6 +60,8 @@ def to_proto(vm: Vm, places: Places, history: Sequence[Transition] = ()) -> vmm_
         next_start_time=_time(vm.restarts.due) if vm.restarts.due else None,
         restarts=vm.restarts.count,
         etag=etag(vm),
+        last_exit=_exit(vm.last_exit) if vm.last_exit else None,
+        uid=vm_uid(vm.id),
     )
 
 
@@ -79,6 +84,9 @@ def _spec(spec: Spec) -> vmm_pb2.VmSpec:
         network=_network(spec.network) if spec.network else None,
         balloon=spec.balloon,
         restart=policy_to_proto(spec.restart),
+        tags=dict(spec.tags),
+        ttl=ttl_to_proto(spec.ttl) if spec.ttl != TimeToLive() else None,
+        serial_input=spec.serial_input,
     )
 
 
@@ -93,6 +101,15 @@ def _network(network: Network) -> vmm_pb2.NetworkInterface:
         ipv6_gateway=network.ipv6_gateway,
         search=network.search,
         mtu=network.mtu,
+    )
+
+
+def _exit(end: Exit) -> vmm_pb2.Exit:
+    return vmm_pb2.Exit(
+        cause=end.cause,
+        exit_code=end.code if end.code >= 0 else None,
+        signal=end.signal or None,
+        time=_time(end.time),
     )
 
 

@@ -12,11 +12,15 @@ from nexus_vmm.states import Event, State, after
 from nexus_vmm.vm import (
     Condition,
     Delay,
+    Exit,
+    ExpireAction,
     Goal,
+    Lifetime,
     Network,
     RestartPolicy,
     Restarts,
     Spec,
+    TimeToLive,
     Transition,
     Vm,
 )
@@ -57,6 +61,23 @@ MIGRATIONS = (
     """
     ALTER TABLE vms ADD COLUMN restarts TEXT NOT NULL DEFAULT '{}';
     ALTER TABLE vms ADD COLUMN revision INTEGER NOT NULL DEFAULT 1
+    """,
+    """
+    ALTER TABLE vms ADD COLUMN lifetime TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE vms ADD COLUMN last_exit TEXT NOT NULL DEFAULT 'null'
+    """,
+    """
+    CREATE TABLE changes (
+      revision INTEGER PRIMARY KEY AUTOINCREMENT,
+      vm TEXT NOT NULL
+    ) STRICT
+    """,
+    """
+    CREATE TABLE setting_versions (
+      version INTEGER PRIMARY KEY AUTOINCREMENT,
+      time INTEGER NOT NULL,
+      body TEXT NOT NULL
+    ) STRICT
     """,
 )
 
@@ -161,6 +182,19 @@ def set_restarts(db: sqlite3.Connection, vm: Vm, restarts: Restarts) -> Vm:
     return replace(vm, restarts=restarts)
 
 
+def set_lifetime(db: sqlite3.Connection, vm: Vm, lifetime: Lifetime) -> Vm:
+    """Record how far the time to live of a VM has got."""
+    db.execute("UPDATE vms SET lifetime = ? WHERE seq = ?", (json.dumps(asdict(lifetime)), vm.seq))
+    return replace(vm, lifetime=lifetime)
+
+
+def set_exit(db: sqlite3.Connection, vm: Vm, end: Exit, now: int) -> Vm:
+    """Record how the last process of a VM ended, which was noticed `now`."""
+    end = replace(end, time=now)
+    db.execute("UPDATE vms SET last_exit = ? WHERE seq = ?", (json.dumps(asdict(end)), vm.seq))
+    return replace(vm, last_exit=end)
+
+
 def set_boot(db: sqlite3.Connection, vm: Vm, boot: Boot) -> Vm:
     """Record the process that a VM has now."""
     db.execute("UPDATE vms SET boot = ?, pid = ? WHERE seq = ?", (boot.boot, boot.pid, vm.seq))
@@ -214,11 +248,16 @@ def _vm(row: sqlite3.Row) -> Vm:
     if network:
         lists = {"dns": tuple(network["dns"]), "search": tuple(network.get("search", ()))}
         network = Network(**network | lists)
-    restart = spec.pop("restart", {})  # rows of an earlier release have none
+    # Rows of an earlier release have none of these.
+    restart, ttl = spec.pop("restart", {}), spec.pop("ttl", {})
+    tags = tuple((key, value) for key, value in spec.pop("tags", ()))
     restarts = json.loads(values.pop("restarts"))
+    last_exit = json.loads(values.pop("last_exit"))
     return Vm(
-        spec=Spec(**spec, network=network, restart=_policy(**restart)),
+        spec=Spec(**spec, network=network, restart=_policy(**restart), ttl=_ttl(**ttl), tags=tags),
         restarts=Restarts(**restarts | {"ends": tuple(restarts.get("ends", ()))}),
+        lifetime=Lifetime(**json.loads(values.pop("lifetime"))),
+        last_exit=Exit(**last_exit) if last_exit else None,
         state=State(values.pop("state")),
         goal=Goal(values.pop("goal")),
         **values,
@@ -229,3 +268,9 @@ def _policy(
     condition: str = Condition.NONE, delay: str = Delay.BACKOFF, fixed_seconds: int = 0
 ) -> RestartPolicy:
     return RestartPolicy(Condition(condition), Delay(delay), fixed_seconds)
+
+
+def _ttl(
+    max_seconds: int = 0, idle_seconds: int = 0, action: str = ExpireAction.STOP
+) -> TimeToLive:
+    return TimeToLive(max_seconds, idle_seconds, ExpireAction(action))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from nexus_rpc.errors import invalid_field
 from nexus_vmm.interface import check_interface
 from nexus_vmm.policy import check_policy
+from nexus_vmm.tags import check_tags
+from nexus_vmm.ttl import check_ttl
 from nexus_vmm.vm import Spec
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ def check_spec(message: vmm_pb2.VmSpec) -> Spec:
         else None,
         balloon=message.balloon,
         restart=check_policy("spec.restart", message.restart),
+        tags=check_tags("spec.tags", message.tags),
+        ttl=check_ttl("spec.ttl", message.ttl),
+        serial_input=message.serial_input,
     )
 
 

@@ -64,9 +64,30 @@ class RestartPolicy:
     fixed_seconds: int = 0
 
 
+class ExpireAction(StrEnum):
+    """What happens to a VM whose time is over (see ExpireAction in vmm.proto)."""
+
+    STOP = "stop"
+    PAUSE = "pause"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True)
+class TimeToLive:
+    """How long a VM may live, in seconds; 0: no end."""
+
+    max_seconds: int = 0
+    idle_seconds: int = 0
+    action: ExpireAction = ExpireAction.STOP
+
+
 @dataclass(frozen=True)
 class Spec:
-    """What was asked for, checked and with defaults filled in."""
+    """What was asked for, checked and with defaults filled in.
+
+    The defaults given here are those of rows that an earlier release wrote. `tags` are sorted by
+    key.
+    """
 
     vcpu_count: int
     memory_mib: int
@@ -76,6 +97,23 @@ class Spec:
     network: Network | None
     balloon: bool
     restart: RestartPolicy = RestartPolicy()
+    tags: tuple[tuple[str, str], ...] = ()
+    ttl: TimeToLive = TimeToLive()
+    serial_input: bool = False
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """How far the time to live of a VM has got. Times in microseconds since the epoch, 0 for none.
+
+    `began`: when the absolute time began. `used`: the last use. `traffic`: packets that its TAP had
+    carried then. `warned`: watchers were told that the end is near.
+    """
+
+    began: int = 0
+    used: int = 0
+    traffic: int = 0
+    warned: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +165,8 @@ class Vm:
     cid: int
     restarts: Restarts
     revision: int
+    lifetime: Lifetime = Lifetime()
+    last_exit: Exit | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +180,15 @@ class Boot:
 
 @dataclass(frozen=True)
 class Exit:
-    """How a machine's process ended: `cause` is one word for metrics, `reason` for people."""
+    """How a machine's process ended: `cause` is one word for metrics, `reason` for people.
+
+    `code` is Firecracker's exit code, `signal` the number of what ended it; -1 and 0 where there
+    was none. `time` is when that was noticed, in microseconds since the epoch, 0 before it is
+    stored.
+    """
 
     cause: str
     reason: str
+    code: int = -1
+    signal: int = 0
+    time: int = 0

@@ -157,6 +157,66 @@ RESTART_DELAY_FIXED: RestartDelay.ValueType  # 3
 """`fixed_seconds`."""
 Global___RestartDelay: _TypeAlias = RestartDelay  # noqa: Y015
 
+class _ExpireAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExpireActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExpireAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPIRE_ACTION_UNSPECIFIED: _ExpireAction.ValueType  # 0
+    """As STOP."""
+    EXPIRE_ACTION_STOP: _ExpireAction.ValueType  # 1
+    """It is stopped as by StopVm, and no restart policy starts it again."""
+    EXPIRE_ACTION_PAUSE: _ExpireAction.ValueType  # 2
+    """It is paused; where it is not running, nothing happens."""
+    EXPIRE_ACTION_DELETE: _ExpireAction.ValueType  # 3
+    """It is stopped and deleted, its disk too."""
+
+class ExpireAction(_ExpireAction, metaclass=_ExpireActionEnumTypeWrapper):
+    """What happens to a VM whose time is over."""
+
+EXPIRE_ACTION_UNSPECIFIED: ExpireAction.ValueType  # 0
+"""As STOP."""
+EXPIRE_ACTION_STOP: ExpireAction.ValueType  # 1
+"""It is stopped as by StopVm, and no restart policy starts it again."""
+EXPIRE_ACTION_PAUSE: ExpireAction.ValueType  # 2
+"""It is paused; where it is not running, nothing happens."""
+EXPIRE_ACTION_DELETE: ExpireAction.ValueType  # 3
+"""It is stopped and deleted, its disk too."""
+Global___ExpireAction: _TypeAlias = ExpireAction  # noqa: Y015
+
+class _VmOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VmOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VmOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VM_ORDER_UNSPECIFIED: _VmOrder.ValueType  # 0
+    """As CREATE_TIME."""
+    VM_ORDER_CREATE_TIME: _VmOrder.ValueType  # 1
+    """Creation."""
+    VM_ORDER_NAME: _VmOrder.ValueType  # 2
+    """Name."""
+    VM_ORDER_STATE_TIME: _VmOrder.ValueType  # 3
+    """The last change of state."""
+    VM_ORDER_MEMORY: _VmOrder.ValueType  # 4
+    """Memory asked for."""
+
+class VmOrder(_VmOrder, metaclass=_VmOrderEnumTypeWrapper):
+    """What a list is ordered by; VMs that are equal by it are in the order of their creation."""
+
+VM_ORDER_UNSPECIFIED: VmOrder.ValueType  # 0
+"""As CREATE_TIME."""
+VM_ORDER_CREATE_TIME: VmOrder.ValueType  # 1
+"""Creation."""
+VM_ORDER_NAME: VmOrder.ValueType  # 2
+"""Name."""
+VM_ORDER_STATE_TIME: VmOrder.ValueType  # 3
+"""The last change of state."""
+VM_ORDER_MEMORY: VmOrder.ValueType  # 4
+"""Memory asked for."""
+Global___VmOrder: _TypeAlias = VmOrder  # noqa: Y015
+
 class _GuestEvent:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -230,10 +290,68 @@ class RestartPolicy(_message.Message):
 Global___RestartPolicy: _TypeAlias = RestartPolicy  # noqa: Y015
 
 @_typing.final
-class VmSpec(_message.Message):
-    """What was asked for. Fields left out take the defaults given here."""
+class TimeToLive(_message.Message):
+    """How long a VM may live. Both times may be set; the first to end counts.
+
+    60 seconds before the end, or a tenth of the time if that is less, the VM is told to watchers with
+    `expiring`. What was due while the service was away happens when it is back.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_SECONDS_FIELD_NUMBER: _builtins.int
+    IDLE_SECONDS_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    max_seconds: _builtins.int
+    """Seconds from the StartVm (or ResumeVm) on, 10 to 31,536,000. 0: no end."""
+    idle_seconds: _builtins.int
+    """Seconds without use, 10 to 31,536,000: no exec, file or tool call (see TouchVm), and no packet
+    through its TAP. 0: no end.
+    """
+    action: Global___ExpireAction.ValueType
+    """What then happens. Default: it is stopped."""
+    def __init__(
+        self,
+        *,
+        max_seconds: _builtins.int = ...,
+        idle_seconds: _builtins.int = ...,
+        action: Global___ExpireAction.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "idle_seconds", b"idle_seconds", "max_seconds", b"max_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeToLive: _TypeAlias = TimeToLive  # noqa: Y015
+
+@_typing.final
+class VmSpec(_message.Message):
+    """What was asked for. Fields left out take the defaults given here, or in the settings (see
+    SettingsService) where those are named.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     VCPU_COUNT_FIELD_NUMBER: _builtins.int
     MEMORY_MIB_FIELD_NUMBER: _builtins.int
@@ -243,18 +361,25 @@ class VmSpec(_message.Message):
     NETWORK_FIELD_NUMBER: _builtins.int
     BALLOON_FIELD_NUMBER: _builtins.int
     RESTART_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    SERIAL_INPUT_FIELD_NUMBER: _builtins.int
     vcpu_count: _builtins.int
-    """vCPUs, 1 to 32. Default 1."""
+    """vCPUs, 1 to 32. Default: the setting `default.vcpu_count`, 1."""
     memory_mib: _builtins.int
-    """Memory in MiB, 80 to 65,536. Default 128."""
+    """Memory in MiB, 80 to 65,536. Default: the setting `default.memory_mib`, 128."""
     image: _builtins.str
-    """Name of the guest image. Default "debian"."""
+    """Name of the guest image. Default: the setting `default.image`, "debian"."""
     kernel: _builtins.str
-    """Name of the kernel. Default "default"."""
+    """Name of the kernel. Default: the setting `default.kernel`, "default"."""
     disk_mib: _builtins.int
-    """Size of the writable disk in MiB, 16 to 1,048,576; it is sparse. Default 2,048."""
+    """Size of the writable disk in MiB, 16 to 1,048,576; it is sparse. Default: the setting
+    `default.disk_mib`, 2,048.
+    """
     balloon: _builtins.bool
     """Offer the guest a balloon device, of size 0. Default off."""
+    serial_input: _builtins.bool
+    """Let callers type into the serial console (see WriteConsole). Default off."""
     @_builtins.property
     def network(self) -> Global___NetworkInterface:
         """The network port, as netd's AttachPort gave it. None: the VM has no network."""
@@ -262,6 +387,16 @@ class VmSpec(_message.Message):
     @_builtins.property
     def restart(self) -> Global___RestartPolicy:
         """When the service starts the VM by itself. Default: none."""
+
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels, to list VMs and to set quotas by; at most 32. Keys are 1 to 63 of a-z, 0-9, ".", "_", "/"
+        and "-", beginning with a letter; values are at most 63 printable characters of ASCII.
+        """
+
+    @_builtins.property
+    def ttl(self) -> Global___TimeToLive:
+        """How long the VM may live. Default: for ever."""
 
     def __init__(
         self,
@@ -274,10 +409,13 @@ class VmSpec(_message.Message):
         network: Global___NetworkInterface | None = ...,
         balloon: _builtins.bool = ...,
         restart: Global___RestartPolicy | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ttl: Global___TimeToLive | None = ...,
+        serial_input: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "restart", b"restart"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "restart", b"restart", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balloon", b"balloon", "disk_mib", b"disk_mib", "image", b"image", "kernel", b"kernel", "memory_mib", b"memory_mib", "network", b"network", "restart", b"restart", "vcpu_count", b"vcpu_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balloon", b"balloon", "disk_mib", b"disk_mib", "image", b"image", "kernel", b"kernel", "memory_mib", b"memory_mib", "network", b"network", "restart", b"restart", "serial_input", b"serial_input", "tags", b"tags", "ttl", b"ttl", "vcpu_count", b"vcpu_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -395,6 +533,11 @@ class Vm(_message.Message):
     NEXT_START_TIME_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRING_FIELD_NUMBER: _builtins.int
+    STOPPING_FIELD_NUMBER: _builtins.int
+    LAST_EXIT_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """63 random bits as 13 characters of base32, lowercase."""
     name: _builtins.str
@@ -415,6 +558,12 @@ class Vm(_message.Message):
     """How often its restart policy started it since the last StartVm."""
     etag: _builtins.str
     """Changes whenever the spec does, and only then; for UpdateVm."""
+    expiring: _builtins.bool
+    """Its time to live is about to end (see TimeToLive)."""
+    stopping: _builtins.bool
+    """It is being stopped; the gateway asks its guest's agent to shut down."""
+    uid: _builtins.int
+    """User and group id on the host that its process runs as: of this VM alone."""
     @_builtins.property
     def spec(self) -> Global___VmSpec:
         """What was asked for, with defaults filled in."""
@@ -435,6 +584,14 @@ class Vm(_message.Message):
     def next_start_time(self) -> _timestamp_pb2.Timestamp:
         """When its restart policy starts it again; not set while nothing is pending."""
 
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When its time to live ends, as things are; not set without one, or while it does not count."""
+
+    @_builtins.property
+    def last_exit(self) -> Global___Exit:
+        """How its last process ended; not set before it first did."""
+
     def __init__(
         self,
         *,
@@ -453,14 +610,65 @@ class Vm(_message.Message):
         next_start_time: _timestamp_pb2.Timestamp | None = ...,
         restarts: _builtins.int = ...,
         etag: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        expiring: _builtins.bool = ...,
+        stopping: _builtins.bool = ...,
+        last_exit: Global___Exit | None = ...,
+        uid: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "next_start_time", b"next_start_time", "spec", b"spec", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_exit", b"last_exit", "next_start_time", b"next_start_time", "spec", b"spec", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "cid", b"cid", "create_time", b"create_time", "etag", b"etag", "history", b"history", "id", b"id", "name", b"name", "next_start_time", b"next_start_time", "pid", b"pid", "restarts", b"restarts", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "state_time", b"state_time", "vsock_path", b"vsock_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "cid", b"cid", "create_time", b"create_time", "etag", b"etag", "expire_time", b"expire_time", "expiring", b"expiring", "history", b"history", "id", b"id", "last_exit", b"last_exit", "name", b"name", "next_start_time", b"next_start_time", "pid", b"pid", "restarts", b"restarts", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "state_time", b"state_time", "stopping", b"stopping", "uid", b"uid", "vsock_path", b"vsock_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Vm: _TypeAlias = Vm  # noqa: Y015
+
+@_typing.final
+class Exit(_message.Message):
+    """How a VM's process ended, as systemd saw it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    cause: _builtins.str
+    """One word: "shutdown" (the guest shut down or rebooted), "stop" (it was asked for), "signal",
+    "oom" (the host's kernel killed it for want of memory), "error" (Firecracker gave up), "start" (it
+    never booted), "unknown".
+    """
+    exit_code: _builtins.int
+    """Exit code of Firecracker, where it exited by itself."""
+    signal: _builtins.int
+    """Number of the signal that ended it, where one did."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When that was noticed."""
+
+    def __init__(
+        self,
+        *,
+        cause: _builtins.str = ...,
+        exit_code: _builtins.int | None = ...,
+        signal: _builtins.int | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "exit_code", b"exit_code", "signal", b"signal", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "cause", b"cause", "exit_code", b"exit_code", "signal", b"signal", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    _WhichOneofReturnType__signal: _TypeAlias = _typing.Literal["signal"]  # noqa: Y015
+    _WhichOneofArgType__signal: _TypeAlias = _typing.Literal["_signal", b"_signal"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__signal) -> _WhichOneofReturnType__signal | None: ...
+
+Global___Exit: _TypeAlias = Exit  # noqa: Y015
 
 @_typing.final
 class CreateVmRequest(_message.Message):
@@ -571,6 +779,64 @@ class GetVmResponse(_message.Message):
 Global___GetVmResponse: _TypeAlias = GetVmResponse  # noqa: Y015
 
 @_typing.final
+class VmFilter(_message.Message):
+    """Which VMs are meant. What is left out lets all through; several fields must all hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STATES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    name_prefix: _builtins.str
+    """With a name that begins so."""
+    image: _builtins.str
+    """Made from this image."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___VmState.ValueType]:
+        """In one of these states."""
+
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """With all these tags; an empty value lets any value through."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___VmState.ValueType] | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        name_prefix: _builtins.str = ...,
+        image: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "name_prefix", b"name_prefix", "states", b"states", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VmFilter: _TypeAlias = VmFilter  # noqa: Y015
+
+@_typing.final
 class ListVmsRequest(_message.Message):
     """Asks for a page of VMs."""
 
@@ -578,19 +844,39 @@ class ListVmsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    DESCENDING_FIELD_NUMBER: _builtins.int
+    FIELD_MASK_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many; 0 means 100; at most 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before; empty for the first."""
+    """`next_page_token` of the page before, which had the same filter and order; empty for the first."""
+    order_by: Global___VmOrder.ValueType
+    """In which order."""
+    descending: _builtins.bool
+    """The last first."""
+    @_builtins.property
+    def filter(self) -> Global___VmFilter:
+        """Which VMs."""
+
+    @_builtins.property
+    def field_mask(self) -> _field_mask_pb2.FieldMask:
+        """Fields of Vm to fill in, "name" or "spec.memory_mib"; none: all but `history`."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___VmFilter | None = ...,
+        order_by: Global___VmOrder.ValueType = ...,
+        descending: _builtins.bool = ...,
+        field_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["field_mask", b"field_mask", "filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["descending", b"descending", "field_mask", b"field_mask", "filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -608,7 +894,7 @@ class ListVmsResponse(_message.Message):
     """Give it as `page_token` for the next page; empty on the last."""
     @_builtins.property
     def vms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Vm]:
-        """The VMs, oldest first."""
+        """The VMs."""
 
     def __init__(
         self,
@@ -1003,12 +1289,17 @@ class WatchVmsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    after_revision: _builtins.int
+    """The last `revision` that the caller knows of; 0: none, it wants the present first."""
     def __init__(
         self,
+        *,
+        after_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_revision", b"after_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1023,10 +1314,18 @@ class WatchVmsResponse(_message.Message):
     VM_FIELD_NUMBER: _builtins.int
     DELETED_VM_ID_FIELD_NUMBER: _builtins.int
     SYNCED_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     deleted_vm_id: _builtins.str
     """Id of a VM that was deleted."""
     synced: _builtins.bool
     """All VMs of the present have been sent; changes follow. Always true."""
+    missed: _builtins.bool
+    """Changes after `after_revision` are not kept any more: forget what you know, the present follows.
+    Always true.
+    """
+    revision: _builtins.int
+    """Of a change, its revision; of `synced`, that of the last change before it. Otherwise 0."""
     @_builtins.property
     def vm(self) -> Global___Vm:
         """The VM as it is now: new, changed, or told as part of the present."""
@@ -1037,12 +1336,14 @@ class WatchVmsResponse(_message.Message):
         vm: Global___Vm | None = ...,
         deleted_vm_id: _builtins.str = ...,
         synced: _builtins.bool = ...,
+        missed: _builtins.bool = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deleted_vm_id", b"deleted_vm_id", "event", b"event", "synced", b"synced", "vm", b"vm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deleted_vm_id", b"deleted_vm_id", "event", b"event", "missed", b"missed", "synced", b"synced", "vm", b"vm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_vm_id", b"deleted_vm_id", "event", b"event", "synced", b"synced", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_vm_id", b"deleted_vm_id", "event", b"event", "missed", b"missed", "revision", b"revision", "synced", b"synced", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["vm", "deleted_vm_id", "synced"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["vm", "deleted_vm_id", "synced", "missed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1056,19 +1357,35 @@ class GetConsoleLogRequest(_message.Message):
 
     VM_FIELD_NUMBER: _builtins.int
     TAIL_BYTES_FIELD_NUMBER: _builtins.int
+    TAIL_LINES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     """Id or name."""
     tail_bytes: _builtins.int
     """Only the last so many bytes; 0 means all that is kept."""
+    tail_lines: _builtins.int
+    """Only the last so many lines; 0 means all. With `tail_bytes` the shorter counts."""
+    follow: _builtins.bool
+    """Go on with what is printed from now on."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Only what was printed at this time or later. The log knows when a boot began and when each of its
+        pieces, of at most 64 KiB, was last written: rather too much is given than too little.
+        """
+
     def __init__(
         self,
         *,
         vm: _builtins.str = ...,
         tail_bytes: _builtins.int = ...,
+        tail_lines: _builtins.int = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        follow: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tail_bytes", b"tail_bytes", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "since", b"since", "tail_bytes", b"tail_bytes", "tail_lines", b"tail_lines", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1081,20 +1398,284 @@ class GetConsoleLogResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
+    DROPPED_BYTES_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """Raw bytes, at most 64 KiB a message."""
+    dropped_bytes: _builtins.int
+    """Bytes before `data` that were left out because the reader was too slow."""
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
+        dropped_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "dropped_bytes", b"dropped_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetConsoleLogResponse: _TypeAlias = GetConsoleLogResponse  # noqa: Y015
+
+@_typing.final
+class WriteConsoleRequest(_message.Message):
+    """Asks to type into a console."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """Id or name."""
+    data: _builtins.bytes
+    """What to type, 1 to 4,096 bytes; "\\r" is the enter key."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteConsoleRequest: _TypeAlias = WriteConsoleRequest  # noqa: Y015
+
+@_typing.final
+class WriteConsoleResponse(_message.Message):
+    """All of it was typed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteConsoleResponse: _TypeAlias = WriteConsoleResponse  # noqa: Y015
+
+@_typing.final
+class SetBalloonRequest(_message.Message):
+    """Asks to change the size of a VM's balloon."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    AMOUNT_MIB_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """Id or name."""
+    amount_mib: _builtins.int
+    """MiB that the guest is to give up, less than its memory."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+        amount_mib: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_mib", b"amount_mib", "vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBalloonRequest: _TypeAlias = SetBalloonRequest  # noqa: Y015
+
+@_typing.final
+class SetBalloonResponse(_message.Message):
+    """The VM."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vm(self) -> Global___Vm:
+        """The VM."""
+
+    def __init__(
+        self,
+        *,
+        vm: Global___Vm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBalloonResponse: _TypeAlias = SetBalloonResponse  # noqa: Y015
+
+@_typing.final
+class TouchVmRequest(_message.Message):
+    """Says that a VM is in use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """Id or name."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TouchVmRequest: _TypeAlias = TouchVmRequest  # noqa: Y015
+
+@_typing.final
+class TouchVmResponse(_message.Message):
+    """Noted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the VM's time to live ends now; not set without one."""
+
+    def __init__(
+        self,
+        *,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TouchVmResponse: _TypeAlias = TouchVmResponse  # noqa: Y015
+
+@_typing.final
+class GetCapacityRequest(_message.Message):
+    """Asks what room there is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCapacityRequest: _TypeAlias = GetCapacityRequest  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """A budget or quota, and what is used of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    what: _builtins.str
+    """"memory_mib" and "vcpus" (of VMs that are live or being started), "disk_mib" and "vms" (of all)."""
+    tag: _builtins.str
+    """For the quota of a tag, "key=value"; otherwise empty."""
+    limit: _builtins.int
+    """The most that may be used, over-commitment included."""
+    used: _builtins.int
+    """What is used."""
+    def __init__(
+        self,
+        *,
+        what: _builtins.str = ...,
+        tag: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        used: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "tag", b"tag", "used", b"used", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
+class GetCapacityResponse(_message.Message):
+    """What room there is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Budget]:
+        """The host's budgets, then those of tags."""
+
+    def __init__(
+        self,
+        *,
+        budgets: _abc.Iterable[Global___Budget] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCapacityResponse: _TypeAlias = GetCapacityResponse  # noqa: Y015
+
+@_typing.final
+class DrainVmsRequest(_message.Message):
+    """Asks to stop all VMs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    grace_seconds: _builtins.int
+    """Seconds for each guest to shut down, 0 to 300. Left out: 30."""
+    def __init__(
+        self,
+        *,
+        grace_seconds: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "grace_seconds", b"grace_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "grace_seconds", b"grace_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__grace_seconds: _TypeAlias = _typing.Literal["grace_seconds"]  # noqa: Y015
+    _WhichOneofArgType__grace_seconds: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__grace_seconds) -> _WhichOneofReturnType__grace_seconds | None: ...
+
+Global___DrainVmsRequest: _TypeAlias = DrainVmsRequest  # noqa: Y015
+
+@_typing.final
+class DrainVmsResponse(_message.Message):
+    """No VM is live."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOPPED_FIELD_NUMBER: _builtins.int
+    stopped: _builtins.int
+    """How many were stopped."""
+    def __init__(
+        self,
+        *,
+        stopped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stopped", b"stopped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainVmsResponse: _TypeAlias = DrainVmsResponse  # noqa: Y015
 
 @_typing.final
 class ReportGuestRequest(_message.Message):
@@ -1181,6 +1762,7 @@ class GetInfoResponse(_message.Message):
     FIRECRACKER_VERSION_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     KERNELS_FIELD_NUMBER: _builtins.int
+    SUBSYSTEMS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of Nexus."""
     firecracker_version: _builtins.str
@@ -1193,6 +1775,12 @@ class GetInfoResponse(_message.Message):
     def kernels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Kernels that can be named in a spec."""
 
+    @_builtins.property
+    def subsystems(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subsystem]:
+        """What the service depends on, and how that is. Each is a name in grpc.health.v1.Health too,
+        "nexus.vmm.store" and so on; the service itself serves as long as its store does.
+        """
+
     def __init__(
         self,
         *,
@@ -1200,11 +1788,42 @@ class GetInfoResponse(_message.Message):
         firecracker_version: _builtins.str = ...,
         images: _abc.Iterable[_builtins.str] | None = ...,
         kernels: _abc.Iterable[_builtins.str] | None = ...,
+        subsystems: _abc.Iterable[Global___Subsystem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["firecracker_version", b"firecracker_version", "images", b"images", "kernels", b"kernels", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["firecracker_version", b"firecracker_version", "images", b"images", "kernels", b"kernels", "subsystems", b"subsystems", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetInfoResponse: _TypeAlias = GetInfoResponse  # noqa: Y015
+
+@_typing.final
+class Subsystem(_message.Message):
+    """Something that the service depends on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OK_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"store", "disk", "kvm", "systemd" or "images"."""
+    ok: _builtins.bool
+    """Whether it works."""
+    detail: _builtins.str
+    """What is wrong and what to do, or a figure worth knowing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        ok: _builtins.bool = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "name", b"name", "ok", b"ok"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Subsystem: _TypeAlias = Subsystem  # noqa: Y015

@@ -103,6 +103,31 @@ class VmServiceStub(object):
                 request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.GetConsoleLogRequest.SerializeToString,
                 response_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.GetConsoleLogResponse.FromString,
                 _registered_method=True)
+        self.WriteConsole = channel.unary_unary(
+                '/nexus.vmm.v1.VmService/WriteConsole',
+                request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.WriteConsoleRequest.SerializeToString,
+                response_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.WriteConsoleResponse.FromString,
+                _registered_method=True)
+        self.SetBalloon = channel.unary_unary(
+                '/nexus.vmm.v1.VmService/SetBalloon',
+                request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.SetBalloonRequest.SerializeToString,
+                response_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.SetBalloonResponse.FromString,
+                _registered_method=True)
+        self.TouchVm = channel.unary_unary(
+                '/nexus.vmm.v1.VmService/TouchVm',
+                request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.TouchVmRequest.SerializeToString,
+                response_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.TouchVmResponse.FromString,
+                _registered_method=True)
+        self.GetCapacity = channel.unary_unary(
+                '/nexus.vmm.v1.VmService/GetCapacity',
+                request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.GetCapacityRequest.SerializeToString,
+                response_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.GetCapacityResponse.FromString,
+                _registered_method=True)
+        self.DrainVms = channel.unary_unary(
+                '/nexus.vmm.v1.VmService/DrainVms',
+                request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.DrainVmsRequest.SerializeToString,
+                response_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.DrainVmsResponse.FromString,
+                _registered_method=True)
         self.ReportGuest = channel.unary_unary(
                 '/nexus.vmm.v1.VmService/ReportGuest',
                 request_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.ReportGuestRequest.SerializeToString,
@@ -134,6 +159,8 @@ class VmServiceServicer(object):
         ALREADY_EXISTS (NAME_TAKEN, VM_ID_TAKEN): another VM has the name, or the id with another spec.
         NOT_FOUND (IMAGE_NOT_FOUND): no such image or kernel; `vmm` lists what there is.
         RESOURCE_EXHAUSTED (DISK_FULL): no room for the disk.
+        RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): a budget of the host, or the quota of a tag, is
+        used up; `what`, `asked`, `free` and `limit` in the metadata say by how much (see GetCapacity).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,7 +174,10 @@ class VmServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListVms(self, request, context):
-        """Lists VMs in the order of their creation, a page at a time.
+        """Lists the VMs that a filter lets through, in the order asked for, a page at a time.
+
+        A page is the present of that moment. A VM that is there all along is on exactly one page, unless
+        what it is ordered by changes meanwhile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,6 +193,8 @@ class VmServiceServicer(object):
         the message is Firecracker's own, the VM is FAILED and may be started again.
         NOT_FOUND (IMAGE_NOT_FOUND): an image or kernel is gone; the VM is FAILED.
         RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again; FAILED.
+        RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): as CreateVm, of memory and vCPUs; nothing is
+        touched.
         DEADLINE_EXCEEDED (START_TIMEOUT): nine tenths of the deadline passed, 60 s for a call without
         one; the rest goes into clearing up, and the VM is FAILED.
         """
@@ -173,8 +205,10 @@ class VmServiceServicer(object):
     def StopVm(self, request, context):
         """Stops a VM and returns once its process is gone. The disk stays.
 
-        First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A paused VM is resumed for
-        that, unless the grace is 0. A VM that crashed or failed has no process: it becomes STOPPED, and
+        A ladder with one deadline, `grace_seconds`: the guest's agent is asked to shut down (by the
+        gateway, which sees `Vm.stopping`), where the guest was heard; then Ctrl-Alt-Del; then SIGTERM to
+        Firecracker; then SIGKILL. `state_reason` says which was needed. A paused VM is resumed for that,
+        unless the grace is 0, which kills at once. A VM that crashed or failed has no process: it becomes STOPPED, and
         a start that its restart policy had pending is cancelled.
         FAILED_PRECONDITION (VM_STATE): the VM was never started, or is stopped already.
         """
@@ -217,9 +251,9 @@ class VmServiceServicer(object):
         """Changes fields of a VM's spec, those that `update_mask` names.
 
         `restart` may change in any state. It takes effect with the next end of the process: a start
-        that is pending stays so, unless the new policy never starts a VM that ended. `vcpu_count`,
-        `memory_mib` and `balloon` may change while no process exists, and take effect with the next
-        start. What is so already is no change.
+        that is pending stays so, unless the new policy never starts a VM that ended. So may `tags`, and
+        `ttl`, which counts at once. `vcpu_count`, `memory_mib`, `balloon` and `serial_input` may change
+        while no process exists, and take effect with the next start. What is so already is no change.
         FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read it
         again. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
         being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
@@ -246,6 +280,11 @@ class VmServiceServicer(object):
     def WatchVms(self, request, context):
         """Streams every VM as it is now, then one event with `synced`, then each change as it happens.
 
+        Each change has a `revision`, which only grows. With `after_revision` the stream carries on after
+        that one: no present, but what has changed since, then `synced`. The last 10,000 changes are kept,
+        over restarts too; where the one asked for is not among them any more, the first event has
+        `missed`, and the present follows as without. What a change brought is told as it is now: of
+        several changes of one VM while nobody watched, the last may stand for all.
         A watcher that falls more than 1,024 events behind is ended with RESOURCE_EXHAUSTED
         (WATCH_LAGGED): watch again, which starts from the present. A stop of the service ends it with
         UNAVAILABLE (STOPPING).
@@ -257,7 +296,57 @@ class VmServiceServicer(object):
     def GetConsoleLog(self, request, context):
         """Streams what the VM's serial console printed, oldest first, as raw bytes.
 
-        The log is bounded: at most the last 1 MiB is kept, over restarts of the VM too.
+        The log is bounded: at most the last 1 MiB is kept, over restarts of the VM too. With `follow` the
+        stream goes on with what is printed, and ends when the VM is deleted; what a reader is too slow
+        for is left out, and `dropped_bytes` says how much.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteConsole(self, request, context):
+        """Types into a live VM's serial console.
+
+        FAILED_PRECONDITION (NO_SERIAL_INPUT): the VM was started without `serial_input`.
+        FAILED_PRECONDITION (VM_STATE): it is not live. RESOURCE_EXHAUSTED (CONSOLE_BUSY): the guest does
+        not read; nothing was typed, repeat the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBalloon(self, request, context):
+        """Sets how much memory the balloon of a live VM takes from its guest, and returns once Firecracker
+        knows; the guest gives it as it can.
+
+        Idempotent. FAILED_PRECONDITION (NO_BALLOON): the VM was started without one; (VM_STATE): it is not
+        live. UNAVAILABLE (FIRECRACKER_SILENT).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TouchVm(self, request, context):
+        """Says that a VM is in use: its idle time begins anew (see TimeToLive). For the agent-gateway, which
+        carries execs, files and tool calls. A VM without an idle time is not changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCapacity(self, request, context):
+        """The budgets of the host, the quotas of tags, and what of them is used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainVms(self, request, context):
+        """Stops every live VM because the host shuts down: those started last first, several at once, each
+        by the ladder of StopVm. Returns once none is live. Those that their restart policy starts at a
+        boot of the host are started then, as if they had not been stopped.
+
+        Until the service ends, StartVm fails with UNAVAILABLE (STOPPING). Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -343,6 +432,31 @@ def add_VmServiceServicer_to_server(servicer, server):
                     servicer.GetConsoleLog,
                     request_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.GetConsoleLogRequest.FromString,
                     response_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.GetConsoleLogResponse.SerializeToString,
+            ),
+            'WriteConsole': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteConsole,
+                    request_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.WriteConsoleRequest.FromString,
+                    response_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.WriteConsoleResponse.SerializeToString,
+            ),
+            'SetBalloon': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBalloon,
+                    request_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.SetBalloonRequest.FromString,
+                    response_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.SetBalloonResponse.SerializeToString,
+            ),
+            'TouchVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.TouchVm,
+                    request_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.TouchVmRequest.FromString,
+                    response_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.TouchVmResponse.SerializeToString,
+            ),
+            'GetCapacity': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCapacity,
+                    request_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.GetCapacityRequest.FromString,
+                    response_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.GetCapacityResponse.SerializeToString,
+            ),
+            'DrainVms': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainVms,
+                    request_deserializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.DrainVmsRequest.FromString,
+                    response_serializer=nexus_dot_vmm_dot_v1_dot_vmm__pb2.DrainVmsResponse.SerializeToString,
             ),
             'ReportGuest': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportGuest,
@@ -688,6 +802,141 @@ class VmService(object):
             '/nexus.vmm.v1.VmService/GetConsoleLog',
             nexus_dot_vmm_dot_v1_dot_vmm__pb2.GetConsoleLogRequest.SerializeToString,
             nexus_dot_vmm_dot_v1_dot_vmm__pb2.GetConsoleLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteConsole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.vmm.v1.VmService/WriteConsole',
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.WriteConsoleRequest.SerializeToString,
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.WriteConsoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBalloon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.vmm.v1.VmService/SetBalloon',
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.SetBalloonRequest.SerializeToString,
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.SetBalloonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TouchVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.vmm.v1.VmService/TouchVm',
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.TouchVmRequest.SerializeToString,
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.TouchVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCapacity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.vmm.v1.VmService/GetCapacity',
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.GetCapacityRequest.SerializeToString,
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.GetCapacityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainVms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nexus.vmm.v1.VmService/DrainVms',
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.DrainVmsRequest.SerializeToString,
+            nexus_dot_vmm_dot_v1_dot_vmm__pb2.DrainVmsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,11 +63,17 @@ class VmServiceStub:
     ALREADY_EXISTS (NAME_TAKEN, VM_ID_TAKEN): another VM has the name, or the id with another spec.
     NOT_FOUND (IMAGE_NOT_FOUND): no such image or kernel; `vmm` lists what there is.
     RESOURCE_EXHAUSTED (DISK_FULL): no room for the disk.
+    RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): a budget of the host, or the quota of a tag, is
+    used up; `what`, `asked`, `free` and `limit` in the metadata say by how much (see GetCapacity).
     """
     GetVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.GetVmRequest, _vmm_pb2.GetVmResponse]
     """Returns one VM."""
     ListVms: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.ListVmsRequest, _vmm_pb2.ListVmsResponse]
-    """Lists VMs in the order of their creation, a page at a time."""
+    """Lists the VMs that a filter lets through, in the order asked for, a page at a time.
+
+    A page is the present of that moment. A VM that is there all along is on exactly one page, unless
+    what it is ordered by changes meanwhile.
+    """
     StartVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.StartVmRequest, _vmm_pb2.StartVmResponse]
     """Boots a VM and returns once its vCPUs run; the guest is not ready yet (see VmState).
 
@@ -78,14 +84,18 @@ class VmServiceStub:
     the message is Firecracker's own, the VM is FAILED and may be started again.
     NOT_FOUND (IMAGE_NOT_FOUND): an image or kernel is gone; the VM is FAILED.
     RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again; FAILED.
+    RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): as CreateVm, of memory and vCPUs; nothing is
+    touched.
     DEADLINE_EXCEEDED (START_TIMEOUT): nine tenths of the deadline passed, 60 s for a call without
     one; the rest goes into clearing up, and the VM is FAILED.
     """
     StopVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.StopVmRequest, _vmm_pb2.StopVmResponse]
     """Stops a VM and returns once its process is gone. The disk stays.
 
-    First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A paused VM is resumed for
-    that, unless the grace is 0. A VM that crashed or failed has no process: it becomes STOPPED, and
+    A ladder with one deadline, `grace_seconds`: the guest's agent is asked to shut down (by the
+    gateway, which sees `Vm.stopping`), where the guest was heard; then Ctrl-Alt-Del; then SIGTERM to
+    Firecracker; then SIGKILL. `state_reason` says which was needed. A paused VM is resumed for that,
+    unless the grace is 0, which kills at once. A VM that crashed or failed has no process: it becomes STOPPED, and
     a start that its restart policy had pending is cancelled.
     FAILED_PRECONDITION (VM_STATE): the VM was never started, or is stopped already.
     """
@@ -112,9 +122,9 @@ class VmServiceStub:
     """Changes fields of a VM's spec, those that `update_mask` names.
 
     `restart` may change in any state. It takes effect with the next end of the process: a start
-    that is pending stays so, unless the new policy never starts a VM that ended. `vcpu_count`,
-    `memory_mib` and `balloon` may change while no process exists, and take effect with the next
-    start. What is so already is no change.
+    that is pending stays so, unless the new policy never starts a VM that ended. So may `tags`, and
+    `ttl`, which counts at once. `vcpu_count`, `memory_mib`, `balloon` and `serial_input` may change
+    while no process exists, and take effect with the next start. What is so already is no change.
     FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read it
     again. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
     being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
@@ -133,6 +143,11 @@ class VmServiceStub:
     WatchVms: _grpc.UnaryStreamMultiCallable[_vmm_pb2.WatchVmsRequest, _vmm_pb2.WatchVmsResponse]
     """Streams every VM as it is now, then one event with `synced`, then each change as it happens.
 
+    Each change has a `revision`, which only grows. With `after_revision` the stream carries on after
+    that one: no present, but what has changed since, then `synced`. The last 10,000 changes are kept,
+    over restarts too; where the one asked for is not among them any more, the first event has
+    `missed`, and the present follows as without. What a change brought is told as it is now: of
+    several changes of one VM while nobody watched, the last may stand for all.
     A watcher that falls more than 1,024 events behind is ended with RESOURCE_EXHAUSTED
     (WATCH_LAGGED): watch again, which starts from the present. A stop of the service ends it with
     UNAVAILABLE (STOPPING).
@@ -140,7 +155,36 @@ class VmServiceStub:
     GetConsoleLog: _grpc.UnaryStreamMultiCallable[_vmm_pb2.GetConsoleLogRequest, _vmm_pb2.GetConsoleLogResponse]
     """Streams what the VM's serial console printed, oldest first, as raw bytes.
 
-    The log is bounded: at most the last 1 MiB is kept, over restarts of the VM too.
+    The log is bounded: at most the last 1 MiB is kept, over restarts of the VM too. With `follow` the
+    stream goes on with what is printed, and ends when the VM is deleted; what a reader is too slow
+    for is left out, and `dropped_bytes` says how much.
+    """
+    WriteConsole: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.WriteConsoleRequest, _vmm_pb2.WriteConsoleResponse]
+    """Types into a live VM's serial console.
+
+    FAILED_PRECONDITION (NO_SERIAL_INPUT): the VM was started without `serial_input`.
+    FAILED_PRECONDITION (VM_STATE): it is not live. RESOURCE_EXHAUSTED (CONSOLE_BUSY): the guest does
+    not read; nothing was typed, repeat the call.
+    """
+    SetBalloon: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.SetBalloonRequest, _vmm_pb2.SetBalloonResponse]
+    """Sets how much memory the balloon of a live VM takes from its guest, and returns once Firecracker
+    knows; the guest gives it as it can.
+
+    Idempotent. FAILED_PRECONDITION (NO_BALLOON): the VM was started without one; (VM_STATE): it is not
+    live. UNAVAILABLE (FIRECRACKER_SILENT).
+    """
+    TouchVm: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.TouchVmRequest, _vmm_pb2.TouchVmResponse]
+    """Says that a VM is in use: its idle time begins anew (see TimeToLive). For the agent-gateway, which
+    carries execs, files and tool calls. A VM without an idle time is not changed.
+    """
+    GetCapacity: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.GetCapacityRequest, _vmm_pb2.GetCapacityResponse]
+    """The budgets of the host, the quotas of tags, and what of them is used."""
+    DrainVms: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.DrainVmsRequest, _vmm_pb2.DrainVmsResponse]
+    """Stops every live VM because the host shuts down: those started last first, several at once, each
+    by the ladder of StopVm. Returns once none is live. Those that their restart policy starts at a
+    boot of the host are started then, as if they had not been stopped.
+
+    Until the service ends, StartVm fails with UNAVAILABLE (STOPPING). Idempotent.
     """
     ReportGuest: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.ReportGuestRequest, _vmm_pb2.ReportGuestResponse]
     """Says what is known of the guest in a live VM. For the agent-gateway, which hears the guest.
@@ -173,11 +217,17 @@ class VmServiceAsyncStub(VmServiceStub):
     ALREADY_EXISTS (NAME_TAKEN, VM_ID_TAKEN): another VM has the name, or the id with another spec.
     NOT_FOUND (IMAGE_NOT_FOUND): no such image or kernel; `vmm` lists what there is.
     RESOURCE_EXHAUSTED (DISK_FULL): no room for the disk.
+    RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): a budget of the host, or the quota of a tag, is
+    used up; `what`, `asked`, `free` and `limit` in the metadata say by how much (see GetCapacity).
     """
     GetVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.GetVmRequest, _vmm_pb2.GetVmResponse]  # type: ignore[assignment]
     """Returns one VM."""
     ListVms: _aio.UnaryUnaryMultiCallable[_vmm_pb2.ListVmsRequest, _vmm_pb2.ListVmsResponse]  # type: ignore[assignment]
-    """Lists VMs in the order of their creation, a page at a time."""
+    """Lists the VMs that a filter lets through, in the order asked for, a page at a time.
+
+    A page is the present of that moment. A VM that is there all along is on exactly one page, unless
+    what it is ordered by changes meanwhile.
+    """
     StartVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.StartVmRequest, _vmm_pb2.StartVmResponse]  # type: ignore[assignment]
     """Boots a VM and returns once its vCPUs run; the guest is not ready yet (see VmState).
 
@@ -188,14 +238,18 @@ class VmServiceAsyncStub(VmServiceStub):
     the message is Firecracker's own, the VM is FAILED and may be started again.
     NOT_FOUND (IMAGE_NOT_FOUND): an image or kernel is gone; the VM is FAILED.
     RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again; FAILED.
+    RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): as CreateVm, of memory and vCPUs; nothing is
+    touched.
     DEADLINE_EXCEEDED (START_TIMEOUT): nine tenths of the deadline passed, 60 s for a call without
     one; the rest goes into clearing up, and the VM is FAILED.
     """
     StopVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.StopVmRequest, _vmm_pb2.StopVmResponse]  # type: ignore[assignment]
     """Stops a VM and returns once its process is gone. The disk stays.
 
-    First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A paused VM is resumed for
-    that, unless the grace is 0. A VM that crashed or failed has no process: it becomes STOPPED, and
+    A ladder with one deadline, `grace_seconds`: the guest's agent is asked to shut down (by the
+    gateway, which sees `Vm.stopping`), where the guest was heard; then Ctrl-Alt-Del; then SIGTERM to
+    Firecracker; then SIGKILL. `state_reason` says which was needed. A paused VM is resumed for that,
+    unless the grace is 0, which kills at once. A VM that crashed or failed has no process: it becomes STOPPED, and
     a start that its restart policy had pending is cancelled.
     FAILED_PRECONDITION (VM_STATE): the VM was never started, or is stopped already.
     """
@@ -222,9 +276,9 @@ class VmServiceAsyncStub(VmServiceStub):
     """Changes fields of a VM's spec, those that `update_mask` names.
 
     `restart` may change in any state. It takes effect with the next end of the process: a start
-    that is pending stays so, unless the new policy never starts a VM that ended. `vcpu_count`,
-    `memory_mib` and `balloon` may change while no process exists, and take effect with the next
-    start. What is so already is no change.
+    that is pending stays so, unless the new policy never starts a VM that ended. So may `tags`, and
+    `ttl`, which counts at once. `vcpu_count`, `memory_mib`, `balloon` and `serial_input` may change
+    while no process exists, and take effect with the next start. What is so already is no change.
     FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read it
     again. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
     being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
@@ -243,6 +297,11 @@ class VmServiceAsyncStub(VmServiceStub):
     WatchVms: _aio.UnaryStreamMultiCallable[_vmm_pb2.WatchVmsRequest, _vmm_pb2.WatchVmsResponse]  # type: ignore[assignment]
     """Streams every VM as it is now, then one event with `synced`, then each change as it happens.
 
+    Each change has a `revision`, which only grows. With `after_revision` the stream carries on after
+    that one: no present, but what has changed since, then `synced`. The last 10,000 changes are kept,
+    over restarts too; where the one asked for is not among them any more, the first event has
+    `missed`, and the present follows as without. What a change brought is told as it is now: of
+    several changes of one VM while nobody watched, the last may stand for all.
     A watcher that falls more than 1,024 events behind is ended with RESOURCE_EXHAUSTED
     (WATCH_LAGGED): watch again, which starts from the present. A stop of the service ends it with
     UNAVAILABLE (STOPPING).
@@ -250,7 +309,36 @@ class VmServiceAsyncStub(VmServiceStub):
     GetConsoleLog: _aio.UnaryStreamMultiCallable[_vmm_pb2.GetConsoleLogRequest, _vmm_pb2.GetConsoleLogResponse]  # type: ignore[assignment]
     """Streams what the VM's serial console printed, oldest first, as raw bytes.
 
-    The log is bounded: at most the last 1 MiB is kept, over restarts of the VM too.
+    The log is bounded: at most the last 1 MiB is kept, over restarts of the VM too. With `follow` the
+    stream goes on with what is printed, and ends when the VM is deleted; what a reader is too slow
+    for is left out, and `dropped_bytes` says how much.
+    """
+    WriteConsole: _aio.UnaryUnaryMultiCallable[_vmm_pb2.WriteConsoleRequest, _vmm_pb2.WriteConsoleResponse]  # type: ignore[assignment]
+    """Types into a live VM's serial console.
+
+    FAILED_PRECONDITION (NO_SERIAL_INPUT): the VM was started without `serial_input`.
+    FAILED_PRECONDITION (VM_STATE): it is not live. RESOURCE_EXHAUSTED (CONSOLE_BUSY): the guest does
+    not read; nothing was typed, repeat the call.
+    """
+    SetBalloon: _aio.UnaryUnaryMultiCallable[_vmm_pb2.SetBalloonRequest, _vmm_pb2.SetBalloonResponse]  # type: ignore[assignment]
+    """Sets how much memory the balloon of a live VM takes from its guest, and returns once Firecracker
+    knows; the guest gives it as it can.
+
+    Idempotent. FAILED_PRECONDITION (NO_BALLOON): the VM was started without one; (VM_STATE): it is not
+    live. UNAVAILABLE (FIRECRACKER_SILENT).
+    """
+    TouchVm: _aio.UnaryUnaryMultiCallable[_vmm_pb2.TouchVmRequest, _vmm_pb2.TouchVmResponse]  # type: ignore[assignment]
+    """Says that a VM is in use: its idle time begins anew (see TimeToLive). For the agent-gateway, which
+    carries execs, files and tool calls. A VM without an idle time is not changed.
+    """
+    GetCapacity: _aio.UnaryUnaryMultiCallable[_vmm_pb2.GetCapacityRequest, _vmm_pb2.GetCapacityResponse]  # type: ignore[assignment]
+    """The budgets of the host, the quotas of tags, and what of them is used."""
+    DrainVms: _aio.UnaryUnaryMultiCallable[_vmm_pb2.DrainVmsRequest, _vmm_pb2.DrainVmsResponse]  # type: ignore[assignment]
+    """Stops every live VM because the host shuts down: those started last first, several at once, each
+    by the ladder of StopVm. Returns once none is live. Those that their restart policy starts at a
+    boot of the host are started then, as if they had not been stopped.
+
+    Until the service ends, StartVm fails with UNAVAILABLE (STOPPING). Idempotent.
     """
     ReportGuest: _aio.UnaryUnaryMultiCallable[_vmm_pb2.ReportGuestRequest, _vmm_pb2.ReportGuestResponse]  # type: ignore[assignment]
     """Says what is known of the guest in a live VM. For the agent-gateway, which hears the guest.
@@ -286,6 +374,8 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         ALREADY_EXISTS (NAME_TAKEN, VM_ID_TAKEN): another VM has the name, or the id with another spec.
         NOT_FOUND (IMAGE_NOT_FOUND): no such image or kernel; `vmm` lists what there is.
         RESOURCE_EXHAUSTED (DISK_FULL): no room for the disk.
+        RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): a budget of the host, or the quota of a tag, is
+        used up; `what`, `asked`, `free` and `limit` in the metadata say by how much (see GetCapacity).
         """
 
     @_abc_1.abstractmethod
@@ -302,7 +392,11 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vmm_pb2.ListVmsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vmm_pb2.ListVmsResponse, _abc.Awaitable[_vmm_pb2.ListVmsResponse]]:
-        """Lists VMs in the order of their creation, a page at a time."""
+        """Lists the VMs that a filter lets through, in the order asked for, a page at a time.
+
+        A page is the present of that moment. A VM that is there all along is on exactly one page, unless
+        what it is ordered by changes meanwhile.
+        """
 
     @_abc_1.abstractmethod
     def StartVm(
@@ -319,6 +413,8 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         the message is Firecracker's own, the VM is FAILED and may be started again.
         NOT_FOUND (IMAGE_NOT_FOUND): an image or kernel is gone; the VM is FAILED.
         RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again; FAILED.
+        RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): as CreateVm, of memory and vCPUs; nothing is
+        touched.
         DEADLINE_EXCEEDED (START_TIMEOUT): nine tenths of the deadline passed, 60 s for a call without
         one; the rest goes into clearing up, and the VM is FAILED.
         """
@@ -331,8 +427,10 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_vmm_pb2.StopVmResponse, _abc.Awaitable[_vmm_pb2.StopVmResponse]]:
         """Stops a VM and returns once its process is gone. The disk stays.
 
-        First Ctrl-Alt-Del, for `grace_seconds`; then the process is killed. A paused VM is resumed for
-        that, unless the grace is 0. A VM that crashed or failed has no process: it becomes STOPPED, and
+        A ladder with one deadline, `grace_seconds`: the guest's agent is asked to shut down (by the
+        gateway, which sees `Vm.stopping`), where the guest was heard; then Ctrl-Alt-Del; then SIGTERM to
+        Firecracker; then SIGKILL. `state_reason` says which was needed. A paused VM is resumed for that,
+        unless the grace is 0, which kills at once. A VM that crashed or failed has no process: it becomes STOPPED, and
         a start that its restart policy had pending is cancelled.
         FAILED_PRECONDITION (VM_STATE): the VM was never started, or is stopped already.
         """
@@ -383,9 +481,9 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes fields of a VM's spec, those that `update_mask` names.
 
         `restart` may change in any state. It takes effect with the next end of the process: a start
-        that is pending stays so, unless the new policy never starts a VM that ended. `vcpu_count`,
-        `memory_mib` and `balloon` may change while no process exists, and take effect with the next
-        start. What is so already is no change.
+        that is pending stays so, unless the new policy never starts a VM that ended. So may `tags`, and
+        `ttl`, which counts at once. `vcpu_count`, `memory_mib`, `balloon` and `serial_input` may change
+        while no process exists, and take effect with the next start. What is so already is no change.
         FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read it
         again. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
         being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
@@ -416,6 +514,11 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_vmm_pb2.WatchVmsResponse], _abc.AsyncIterator[_vmm_pb2.WatchVmsResponse]]:
         """Streams every VM as it is now, then one event with `synced`, then each change as it happens.
 
+        Each change has a `revision`, which only grows. With `after_revision` the stream carries on after
+        that one: no present, but what has changed since, then `synced`. The last 10,000 changes are kept,
+        over restarts too; where the one asked for is not among them any more, the first event has
+        `missed`, and the present follows as without. What a change brought is told as it is now: of
+        several changes of one VM while nobody watched, the last may stand for all.
         A watcher that falls more than 1,024 events behind is ended with RESOURCE_EXHAUSTED
         (WATCH_LAGGED): watch again, which starts from the present. A stop of the service ends it with
         UNAVAILABLE (STOPPING).
@@ -429,7 +532,66 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_vmm_pb2.GetConsoleLogResponse], _abc.AsyncIterator[_vmm_pb2.GetConsoleLogResponse]]:
         """Streams what the VM's serial console printed, oldest first, as raw bytes.
 
-        The log is bounded: at most the last 1 MiB is kept, over restarts of the VM too.
+        The log is bounded: at most the last 1 MiB is kept, over restarts of the VM too. With `follow` the
+        stream goes on with what is printed, and ends when the VM is deleted; what a reader is too slow
+        for is left out, and `dropped_bytes` says how much.
+        """
+
+    @_abc_1.abstractmethod
+    def WriteConsole(
+        self,
+        request: _vmm_pb2.WriteConsoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vmm_pb2.WriteConsoleResponse, _abc.Awaitable[_vmm_pb2.WriteConsoleResponse]]:
+        """Types into a live VM's serial console.
+
+        FAILED_PRECONDITION (NO_SERIAL_INPUT): the VM was started without `serial_input`.
+        FAILED_PRECONDITION (VM_STATE): it is not live. RESOURCE_EXHAUSTED (CONSOLE_BUSY): the guest does
+        not read; nothing was typed, repeat the call.
+        """
+
+    @_abc_1.abstractmethod
+    def SetBalloon(
+        self,
+        request: _vmm_pb2.SetBalloonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vmm_pb2.SetBalloonResponse, _abc.Awaitable[_vmm_pb2.SetBalloonResponse]]:
+        """Sets how much memory the balloon of a live VM takes from its guest, and returns once Firecracker
+        knows; the guest gives it as it can.
+
+        Idempotent. FAILED_PRECONDITION (NO_BALLOON): the VM was started without one; (VM_STATE): it is not
+        live. UNAVAILABLE (FIRECRACKER_SILENT).
+        """
+
+    @_abc_1.abstractmethod
+    def TouchVm(
+        self,
+        request: _vmm_pb2.TouchVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vmm_pb2.TouchVmResponse, _abc.Awaitable[_vmm_pb2.TouchVmResponse]]:
+        """Says that a VM is in use: its idle time begins anew (see TimeToLive). For the agent-gateway, which
+        carries execs, files and tool calls. A VM without an idle time is not changed.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCapacity(
+        self,
+        request: _vmm_pb2.GetCapacityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vmm_pb2.GetCapacityResponse, _abc.Awaitable[_vmm_pb2.GetCapacityResponse]]:
+        """The budgets of the host, the quotas of tags, and what of them is used."""
+
+    @_abc_1.abstractmethod
+    def DrainVms(
+        self,
+        request: _vmm_pb2.DrainVmsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vmm_pb2.DrainVmsResponse, _abc.Awaitable[_vmm_pb2.DrainVmsResponse]]:
+        """Stops every live VM because the host shuts down: those started last first, several at once, each
+        by the ladder of StopVm. Returns once none is live. Those that their restart policy starts at a
+        boot of the host are started then, as if they had not been stopped.
+
+        Until the service ends, StartVm fails with UNAVAILABLE (STOPPING). Idempotent.
         """
 
     @_abc_1.abstractmethod
