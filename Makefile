@@ -82,6 +82,10 @@ fmt: venv ## Format the code
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 
+.PHONY: docs
+docs: venv ## Write the parts of the manual that are generated
+	$(BIN)/python deploy/manual.py
+
 # Generates the code of all protos into the folder $(1), given from protos/.
 define generate
 cd protos && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=$(1) --grpc_python_out=$(1) \

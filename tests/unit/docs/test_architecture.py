@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import vmm_guest
 
+from deploy import manual
 from nexus_netd.rules import firewall
 from nexus_rpc.server import ServerSettings, TlsListener
 from nexus_vmm import restarts
@@ -36,6 +37,10 @@ def test_states():
         if state is not State.DELETED
     }
     assert table("## States of a VM") == {state: [what] for state, what in steps.items()}
+
+
+def test_state_diagram():
+    assert manual.with_state_diagram(PAGE) == PAGE, "make docs"
 
 
 def test_restart_conditions():
