@@ -2,12 +2,20 @@
 
 import asyncio
 import itertools
+import signal
 from dataclasses import dataclass, field
 
 from nexus_rpc.errors import FailedPrecondition, NotFound, Unavailable
 from nexus_vmm.vm import Boot, Exit
 
 _boots = itertools.count(1)
+
+SHUTDOWN = Exit("shutdown", "the guest shut down", code=0)
+
+
+def ended_by(number):
+    """Return the end of a process by a signal."""
+    return Exit("signal", f"Firecracker was ended by {number.name}", signal=number)
 
 
 @dataclass
@@ -22,7 +30,11 @@ class Process:
 
 @dataclass
 class World:
-    """What exists on the host: disks, directories of runs, processes, and how others ended."""
+    """What exists on the host: disks, directories of runs, processes, and how others ended.
+
+    `obeys`: guests shut down on Ctrl-Alt-Del. `heeds`: processes end on SIGTERM. `fault`, `halts`
+    and `asks` are what Firecracker refuses a boot, a pause and Ctrl-Alt-Del with.
+    """
 
     images: set = field(default_factory=lambda: {"debian"})
     disks: dict = field(default_factory=dict)
@@ -33,13 +45,16 @@ class World:
     words: dict = field(default_factory=dict)
     fault: str = ""
     halts: str = ""
+    asks: str = ""
     fails: int = 0
     obeys: bool = True
+    heeds: bool = True
+    traffic: dict = field(default_factory=dict)
 
     def end(self, vm_id, end=None):
         """End a process by itself."""
         process = self.processes.pop(vm_id)
-        self.ends[vm_id] = end or Exit("signal", "Firecracker was ended by SIGKILL")
+        self.ends[vm_id] = end or ended_by(signal.SIGKILL)
         process.ended.set()
 
 
@@ -76,12 +91,21 @@ class FakeDriver:
         self.point("a machine")
         return Boot(process.boot, process.pid, "1.12.1")
 
-    async def stop(self, vm, grace):
-        process = self.world.processes.get(vm.id)
-        if process and grace and process.obeys and not process.paused:
-            self.world.end(vm.id, Exit("shutdown", "the guest shut down"))
+    async def ask(self, vm_id):
+        await asyncio.sleep(0)
+        process = self._answering(vm_id)
+        if self.world.asks:
+            raise FailedPrecondition("ASK_REFUSED", self.world.asks)
+        if process.obeys and not process.paused:
+            self.world.end(vm_id, SHUTDOWN)
         self.point("asked")
-        await self.kill(vm.id)
+
+    async def signal(self, vm_id, number):
+        await asyncio.sleep(0)
+        heeds = self.world.heeds or number is signal.SIGKILL
+        if vm_id in self.world.processes and heeds:
+            self.world.end(vm_id, ended_by(number))
+        self.point("signalled")
 
     async def pause(self, vm_id):
         await self._halt(vm_id, True)
@@ -91,11 +115,10 @@ class FakeDriver:
 
     async def _halt(self, vm_id, paused):
         await asyncio.sleep(0)
-        if vm_id not in self.world.processes:
-            raise Unavailable("FIRECRACKER_SILENT", "Firecracker does not answer")
+        process = self._answering(vm_id)
         if self.world.halts:
             raise FailedPrecondition("PAUSE_REFUSED", self.world.halts)
-        self.world.processes[vm_id].paused = paused
+        process.paused = paused
         self.point("halted")
 
     async def kill(self, vm_id):
@@ -116,6 +139,10 @@ class FakeDriver:
         await asyncio.sleep(0)
         process = self.world.processes.get(vm_id)
         return Boot(process.boot, process.pid, "") if process else self._end(vm_id)
+
+    async def traffic(self, vm):
+        await asyncio.sleep(0)
+        return self.world.traffic.get(vm.spec.network.tap, 0) if vm.spec.network else 0
 
     async def adopt(self, vm_id):
         await asyncio.sleep(0)
@@ -146,6 +173,11 @@ class FakeDriver:
         await asyncio.sleep(0)
         world = self.world
         return set(world.disks) | world.runs | set(world.processes) | set(world.ends)
+
+    def _answering(self, vm_id):
+        if vm_id not in self.world.processes:
+            raise Unavailable("FIRECRACKER_SILENT", "Firecracker does not answer")
+        return self.world.processes[vm_id]
 
     def _end(self, vm_id):
         return self.world.ends.get(vm_id, Exit("unknown", "the process ended"))

@@ -146,7 +146,7 @@ class Vmm:
         body = vmm_pb2.StartVmRequest(vm=vm, request_id=request_id)
         return await self.supervisor.start(Request(request_id, "StartVm", body), vm, budget)
 
-    async def stop(self, vm="hello", request_id="", grace=10):
+    async def stop(self, vm="hello", request_id="", grace=0.01):
         body = vmm_pb2.StopVmRequest(vm=vm, request_id=request_id)
         return await self.supervisor.stop(Request(request_id, "StopVm", body), vm, grace)
 

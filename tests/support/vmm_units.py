@@ -15,6 +15,8 @@ import vmm_firecracker
 from nexus_rpc.errors import FailedPrecondition, Unavailable
 from nexus_vmm.units import Unit
 
+VERSION = "252 (252.39-1~deb12u1)"
+
 _pids = itertools.count(1000)
 
 
@@ -126,10 +128,10 @@ class Model:
             self.processes[vm_id].end(-signal.SIGTERM)
             await self.gone(vm_id)
 
-    async def kill(self, vm_id):
+    async def kill(self, vm_id, number):
         if self.describe(vm_id).gone:
             raise FailedPrecondition("UNIT_FAILED", "no such unit", error="NoSuchUnit")
-        self.processes[vm_id].end(-signal.SIGKILL)
+        self.processes[vm_id].end(-number)
 
     def forget(self, vm_id):
         if self.describe(vm_id).active == "failed":
@@ -194,9 +196,9 @@ class FakeUnits:
         await self.model.stop(vm_id)
         self.model.forget(vm_id)
 
-    async def kill(self, vm_id):
+    async def kill(self, vm_id, number):
         self._check()
-        await self.model.kill(vm_id)
+        await self.model.kill(vm_id, number)
 
     async def describe(self, vm_id):
         self._check()
@@ -224,6 +226,10 @@ class FakeUnits:
     async def loaded(self):
         self._check()
         return {vm_id for vm_id, unit in self.model.units.items() if unit.active != "inactive"}
+
+    async def version(self):
+        self._check()
+        return VERSION
 
     def _check(self):
         if self.down:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from signal import Signals
+
     from nexus_vmm.vm import Boot, Exit, Spec, Vm
 
 
@@ -24,10 +26,16 @@ class Driver(Protocol):
         (IMAGE_NOT_FOUND).
         """
 
-    async def stop(self, vm: Vm, grace: float) -> None:
-        """Ask the guest to shut down, and kill the process after `grace` seconds.
+    async def ask(self, vm_id: str) -> None:
+        """Press Ctrl-Alt-Del, on which a guest shuts down, and do not wait for that.
 
-        Returns once no process is left. The way the machine ended is not forgotten before `kill`.
+        Raises FailedPrecondition (ASK_REFUSED), Unavailable (FIRECRACKER_SILENT).
+        """
+
+    async def signal(self, vm_id: str, number: Signals) -> None:
+        """Send SIGTERM or SIGKILL to the machine's process, if there is one, and do not wait.
+
+        The way the machine ended is not forgotten before `kill`.
         """
 
     async def pause(self, vm_id: str) -> None:
@@ -47,6 +55,9 @@ class Driver(Protocol):
 
     async def describe(self, vm_id: str) -> Boot | Exit:
         """Return the process as it is: its boot (of an unknown version), or how it ended."""
+
+    async def traffic(self, vm: Vm) -> int:
+        """Return how many packets the VM's TAP has carried, both ways; 0 if it has none."""
 
     async def adopt(self, vm_id: str) -> Boot | None:
         """Return the machine if it booted, whoever booted it; None if it never did."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import CallbackOptions
 
+    from nexus_vmm.health import Health
     from nexus_vmm.watch import Hub
 
 _meter = metrics.get_meter(__name__)
@@ -22,6 +23,9 @@ _tracer = trace.get_tracer(__name__)
 
 exits = _meter.create_counter(
     "nexus.vmm.exits", description="Processes of VMs that ended, by cause"
+)
+stops = _meter.create_counter(
+    "nexus.vmm.stops", description="VMs that were stopped, by the rung of the ladder it took"
 )
 restarts = _meter.create_counter(
     "nexus.vmm.restarts", description="Starts of VMs by their restart policy"
@@ -52,3 +56,14 @@ def count_vms(hub: Hub) -> None:
         return [Observation(number, {"state": state}) for state, number in counted.items()]
 
     _meter.create_observable_gauge("nexus.vmm.vms", [observe], description="VMs by state")
+
+
+def tell_health(health: Health) -> None:
+    """Report from now on which subsystems worked when they were last looked at."""
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(int(one.ok), {"subsystem": one.name}) for one in health.latest]
+
+    _meter.create_observable_gauge(
+        "nexus.vmm.healthy", [observe], description="Whether a subsystem works: 1 or 0"
+    )

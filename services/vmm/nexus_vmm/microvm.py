@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from contextlib import closing, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import FailedPrecondition, Unavailable
@@ -15,10 +15,13 @@ from nexus_vmm.firecracker import Api, ApiError, Fault, dial, dial_new, printabl
 from nexus_vmm.machine import configuration
 from nexus_vmm.metrics import stage
 from nexus_vmm.places import make_directory, remove_directory, vm_ids
+from nexus_vmm.traffic import packets
 from nexus_vmm.units import CLD_EXITED
 from nexus_vmm.vm import Boot, Exit, Spec, Vm
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from nexus_vmm.assets import Assets, Files
     from nexus_vmm.places import Places
     from nexus_vmm.units import Unit, Units
@@ -57,15 +60,18 @@ class FirecrackerDriver:
         finally:
             await _close(dialling)
 
-    async def stop(self, vm: Vm, grace: float) -> None:
-        """Ask the guest to shut down, and kill the process after `grace` seconds."""
-        if grace:
-            await self._ask(vm.id, grace)
-        else:
-            # It may have ended by itself by now.
-            with suppress(FailedPrecondition):
-                await self._units.kill(vm.id)
-        await self.kill(vm.id)
+    async def ask(self, vm_id: str) -> None:
+        """Press Ctrl-Alt-Del."""
+        try:
+            async with self._api(vm_id) as api:
+                await api.act("SendCtrlAltDel")
+        except Fault as fault:
+            raise FailedPrecondition("ASK_REFUSED", f"Firecracker refused: {fault}") from fault
+
+    async def signal(self, vm_id: str, number: signal.Signals) -> None:
+        """Send a signal to the machine's process, if there is one."""
+        with suppress(FailedPrecondition):  # systemd refuses where there is none
+            await self._units.kill(vm_id, number)
 
     async def pause(self, vm_id: str) -> None:
         """Halt the machine's vCPUs."""
@@ -88,6 +94,11 @@ class FirecrackerDriver:
         """Return the process as it is, or how it ended."""
         unit = await self._units.describe(vm_id)
         return _ended(unit) if unit.gone else Boot(unit.invocation, unit.pid, "")
+
+    async def traffic(self, vm: Vm) -> int:
+        """Return how many packets the VM's TAP has carried."""
+        network = vm.spec.network
+        return await asyncio.to_thread(packets, network.tap) if network else 0
 
     async def adopt(self, vm_id: str) -> Boot | None:
         """Return the machine if it booted."""
@@ -126,31 +137,23 @@ class FirecrackerDriver:
     async def _bring_to(self, vm_id: str, state: str, change: dict[str, str]) -> None:
         """Make `change` (see /vm in firecracker.yaml), unless the machine is in `state` already."""
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                with closing(await dial(self._places.api(vm_id))) as api:
-                    if (await api.get("/")).get("state") != state:
-                        await api.patch("/vm", change)
+            async with self._api(vm_id) as api:
+                if (await api.get("/")).get("state") != state:
+                    await api.patch("/vm", change)
         except Fault as fault:
             raise FailedPrecondition("PAUSE_REFUSED", f"Firecracker refused: {fault}") from fault
+
+    @asynccontextmanager
+    async def _api(self, vm_id: str) -> AsyncIterator[Api]:
+        """Yield the API of a machine that runs. Raises Unavailable (FIRECRACKER_SILENT)."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                with closing(await dial(self._places.api(vm_id))) as api:
+                    yield api
         except (OSError, ApiError) as error:  # TimeoutError is an OSError
             raise Unavailable(
-                "FIRECRACKER_SILENT", f"Firecracker does not answer: {error or 'no answer'}"
+                "FIRECRACKER_SILENT", f"Firecracker does not answer: {str(error) or 'it hangs'}"
             ) from error
-
-    async def _ask(self, vm_id: str, grace: float) -> None:
-        """Ask the guest to shut down, and return once it has or `grace` seconds are over."""
-        try:
-            async with asyncio.timeout(min(grace, _ANSWER_SECONDS)):
-                with closing(await dial(self._places.api(vm_id))) as api:
-                    await api.act("SendCtrlAltDel")
-        except (OSError, ApiError, Fault) as error:  # TimeoutError is an OSError
-            _log.warning("VM %s cannot be asked to shut down: %s", vm_id, error or "no answer")
-            return
-        try:
-            async with asyncio.timeout(grace):
-                await self._units.wait(vm_id)
-        except TimeoutError:
-            _log.info("VM %s did not shut down within %g s", vm_id, grace)
 
     def _prepare(self, vm: Vm) -> Files:
         """Return what the machine boots from, and make its directory, empty. Blocks."""
@@ -214,16 +217,19 @@ def _boot_failed(why: str) -> FailedPrecondition:
 
 def _ended(unit: Unit) -> Exit:
     """Return how the process of `unit` ended, from systemd's record of it."""
+    status = unit.exit_status
     if unit.exit_code == 0:
         return Exit("unknown", "the process is gone, and systemd has no record of its end")
     if unit.exit_code == CLD_EXITED:
-        if unit.exit_status == 0:
-            return Exit("shutdown", "the guest shut down or rebooted, and Firecracker ended")
-        return Exit("error", f"Firecracker ended with exit code {unit.exit_status}")
-    name = _signal_name(unit.exit_status)
+        if status == 0:
+            why = "the guest shut down or rebooted, and Firecracker ended"
+            return Exit("shutdown", why, code=0)
+        return Exit("error", f"Firecracker ended with exit code {status}", code=status)
+    name = _signal_name(status)
     if unit.result == "oom-kill":
-        return Exit("oom", f"the host ran out of memory and the kernel killed Firecracker ({name})")
-    return Exit("signal", f"Firecracker was ended by {name}")
+        why = f"the host ran out of memory and the kernel killed Firecracker ({name})"
+        return Exit("oom", why, signal=status)
+    return Exit("signal", f"Firecracker was ended by {name}", signal=status)
 
 
 def _signal_name(number: int) -> str:

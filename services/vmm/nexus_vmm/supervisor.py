@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import (
@@ -25,6 +26,7 @@ from nexus_rpc.errors import (
 from nexus_rpc.ids import new_vm_id
 from nexus_vmm import metrics
 from nexus_vmm.calls import Elsewhere
+from nexus_vmm.ladder import RUNGS, Rung, descend
 from nexus_vmm.restarts import nears_loop, seconds_left
 from nexus_vmm.states import BOOTING, LIVE, Event, State
 from nexus_vmm.timers import Timers
@@ -177,16 +179,21 @@ class Supervisor:
             vm = _still(begun.vm, ref)
             if begun.done:
                 return vm
-            if vm.state in LIVE:
-                if vm.state is State.PAUSED and grace:
-                    with suppress(NexusError):  # then it is killed after the grace
-                        await self._driver.resume(vm.id)
-                await self._driver.stop(vm, grace)
-                metrics.exits.add(1, {"cause": "stop"})
-            else:
-                await self._driver.kill(vm.id)
-            end = Exit("stop", "stopped as asked")
+            end = await self._halt_for_good(vm, grace, "as asked")
             return await self._store.rested(vm.id, Event.STOP, end, request=request)
+
+    async def _halt_for_good(self, vm: Vm, grace: float, why: str) -> Exit:
+        """Leave no process of a VM, giving its guest `grace` seconds; return how it ended."""
+        end = Exit("stop", f"stopped {why}")
+        if vm.state in LIVE:
+            down = await descend(self._driver, vm, grace)
+            metrics.stops.add(1, {"rung": down.rung})
+            end = replace(down.end, reason=f"stopped {why}: {RUNGS[down.rung][1]}")
+            if down.rung is not Rung.NONE:
+                end = replace(end, cause="stop")
+            metrics.exits.add(1, {"cause": end.cause})
+        await self._driver.kill(vm.id)
+        return end
 
     async def _delete(self, request: Request, ref: str) -> None:
         async with self._begun(request, ref, Event.DELETE) as begun:

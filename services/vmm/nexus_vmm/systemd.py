@@ -95,9 +95,10 @@ class SystemdUnits:
         if active == "failed":
             await self._manage("ResetFailedUnit", "s", _name(vm_id))
 
-    async def kill(self, vm_id: str) -> None:
-        """Send SIGKILL to every process of the unit, and do not wait."""
-        await self._manage("KillUnit", "ssi", _name(vm_id), "all", signal.SIGKILL.value)
+    async def kill(self, vm_id: str, number: signal.Signals) -> None:
+        """Send a signal to the unit's main process, SIGKILL to every one, and do not wait."""
+        whom = "all" if number is signal.SIGKILL else "main"  # the log writer is to see the end
+        await self._manage("KillUnit", "ssi", _name(vm_id), whom, number.value)
 
     async def describe(self, vm_id: str) -> Unit:
         """Return the unit as it is."""
@@ -124,6 +125,11 @@ class SystemdUnits:
         # Each is (name, description, load state, active state, ...).
         names = (_NAME_PATTERN.fullmatch(unit[0]) for unit in units if unit[3] != "inactive")
         return {match[1] for match in names if match}
+
+    async def version(self) -> str:
+        """Return the version of systemd."""
+        (value,) = await self._bus.call(ROOT, _PROPERTIES, "Get", "ss", MANAGER, "Version")
+        return str(value.value)
 
     async def _active(self, vm_id: str) -> str:
         return str(await self._property(vm_id, "Unit", "ActiveState"))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from signal import Signals
 
 GONE = frozenset({"inactive", "failed"})
 """The values of `Unit.active` in which no process of the unit is left."""
@@ -47,8 +50,8 @@ class Units(Protocol):
     async def stop(self, vm_id: str) -> None:
         """Make sure that no process of the unit is left, and that systemd forgets it."""
 
-    async def kill(self, vm_id: str) -> None:
-        """Send SIGKILL to every process of the unit, and do not wait."""
+    async def kill(self, vm_id: str, number: Signals) -> None:
+        """Send a signal to the unit's main process, SIGKILL to every one, and do not wait."""
 
     async def describe(self, vm_id: str) -> Unit:
         """Return the unit as it is."""
@@ -58,3 +61,6 @@ class Units(Protocol):
 
     async def loaded(self) -> set[str]:
         """Return the ids of VMs whose unit is active or failed."""
+
+    async def version(self) -> str:
+        """Return the version of systemd."""

@@ -4,7 +4,8 @@ Behind the real one are fake units whose process is a stand-in for Firecracker t
 """
 
 import asyncio
-from dataclasses import dataclass
+import signal
+from dataclasses import dataclass, replace
 
 import pytest
 import vmm_driver
@@ -23,7 +24,7 @@ class FakeHost:
     world: object
 
     def end(self, code):
-        reasons = {0: Exit("shutdown", "shut down"), 5: Exit("error", "exit code 5")}
+        reasons = {0: vmm_driver.SHUTDOWN, 5: Exit("error", "exit code 5", code=5)}
         self.world.end(ID, reasons.get(code))
 
     def lose_image(self):
@@ -135,40 +136,63 @@ async def test_start_boots(host):
     assert await host.driver.inventory() == {ID}
 
 
-@pytest.mark.parametrize("grace", [0, 5])
-async def test_stop_ends_it_and_start_boots_anew(host, grace):
+async def ended(host):
+    return await asyncio.wait_for(host.driver.wait(ID), 10)
+
+
+async def test_a_guest_that_is_asked_shuts_down(host):
     vm, first = await started(host)
-    await asyncio.wait_for(host.driver.stop(vm, grace), 10)
-    assert isinstance(await host.driver.describe(ID), Exit)
+    await host.driver.ask(ID)
+    end = await ended(host)
+    assert (end.cause, end.code, end.signal) == ("shutdown", 0, 0)
+    with pytest.raises(Unavailable, match="does not answer") as caught:
+        await host.driver.ask(ID)
+    assert caught.value.reason == "FIRECRACKER_SILENT"
     assert await host.driver.adopt(ID) is None
     assert (await host.driver.start(vm)).boot != first.boot
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_signal_ends_it_and_is_told(host, number):
+    host.disobey()
+    await started(host)
+    await host.driver.ask(ID)
+    assert isinstance(await host.driver.describe(ID), Boot)
+    for _ in range(2):
+        await host.driver.signal(ID, number)
+        end = await ended(host)
+        assert (end.cause, end.code, end.signal) == ("signal", -1, number)
+
+
+async def test_a_signal_to_nobody_does_nothing(host):
+    await host.driver.signal(ID, signal.SIGTERM)
+    assert isinstance(await host.driver.describe(ID), Exit)
+
+
+async def test_a_vm_without_a_tap_has_no_traffic(host):
+    assert await host.driver.traffic(vmm_guest.vm()) == 0
+    gone = replace(vmm_guest.NETWORK, tap="nexus-none")
+    assert await host.driver.traffic(vmm_guest.vm(spec=vmm_guest.spec(network=gone))) == 0
+
+
 async def test_pause_and_resume_may_be_repeated(host):
-    vm, boot = await started(host)
+    _, boot = await started(host)
     for call in (host.driver.pause, host.driver.resume, host.driver.pause):
         for _ in range(2):
             await call(ID)
         assert await host.driver.adopt(ID) == boot
     # Nobody is there to shut down.
-    await asyncio.wait_for(host.driver.stop(vm, 0.05), 10)
-    assert await host.driver.adopt(ID) is None
+    await host.driver.ask(ID)
+    assert await host.driver.adopt(ID) == boot
 
 
 async def test_pause_of_what_does_not_run(host):
-    vm, _ = await started(host)
-    await host.driver.stop(vm, 0)
+    await started(host)
+    await host.driver.kill(ID)
     for call in (host.driver.pause, host.driver.resume):
         with pytest.raises(Unavailable, match="does not answer") as caught:
             await call(ID)
         assert caught.value.reason == "FIRECRACKER_SILENT"
-
-
-async def test_stop_kills_a_guest_that_does_not_obey(host):
-    host.disobey()
-    vm, _ = await started(host)
-    await asyncio.wait_for(host.driver.stop(vm, 0.05), 10)
-    assert isinstance(await host.driver.describe(ID), Exit)
 
 
 async def test_kill_and_delete_leave_nothing_and_may_be_repeated(host):
@@ -194,14 +218,17 @@ async def test_discard_leaves_a_disk_that_was_written(host):
     assert await host.driver.inventory() == {ID}
 
 
-@pytest.mark.parametrize(("code", "cause"), [(0, "shutdown"), (5, "error"), (-9, "signal")])
-async def test_wait_tells_the_end(quick_host, code, cause):
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(0, ("shutdown", 0, 0)), (5, ("error", 5, 0)), (-9, ("signal", -1, 9))],
+)
+async def test_wait_tells_the_end(quick_host, code, told):
     await started(quick_host)
     waiting = asyncio.create_task(quick_host.driver.wait(ID))
     await asyncio.sleep(0)
     quick_host.end(code)
     end = await asyncio.wait_for(waiting, 5)
-    assert end.cause == cause
+    assert (end.cause, end.code, end.signal) == told
 
 
 async def test_an_end_is_remembered_until_kill(host):

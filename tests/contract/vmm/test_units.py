@@ -116,7 +116,7 @@ async def test_several_may_wait_for_one_unit(units):
 async def test_a_failed_unit_is_kept_until_it_is_stopped(units):
     units, _ = units
     await units.start(ID)
-    await units.kill(ID)
+    await units.kill(ID, signal.SIGKILL)
     await asyncio.wait_for(units.wait(ID), 5)
     assert await units.loaded() == {ID}
     assert (await units.describe(ID)).exit_status == signal.SIGKILL
@@ -127,8 +127,13 @@ async def test_a_failed_unit_is_kept_until_it_is_stopped(units):
 async def test_kill_of_what_does_not_run_is_refused(units):
     units, _ = units
     with pytest.raises(FailedPrecondition) as caught:
-        await units.kill(ID)
+        await units.kill(ID, signal.SIGKILL)
     assert caught.value.reason == "UNIT_FAILED"
+
+
+async def test_version(units):
+    units, _ = units
+    assert await units.version() == vmm_units.VERSION
 
 
 async def test_refusal_carries_systemds_words(short_path, monkeypatch):

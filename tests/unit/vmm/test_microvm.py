@@ -1,6 +1,7 @@
 """The driver for Firecracker: directories, a process that hangs, and systemd failing."""
 
 import asyncio
+import signal
 import stat
 
 import pytest
@@ -13,7 +14,6 @@ from nexus_rpc.errors import FailedPrecondition, Unavailable
 from nexus_vmm import microvm
 from nexus_vmm.microvm import FirecrackerDriver
 from nexus_vmm.places import API_SOCKET
-from nexus_vmm.vm import Exit
 
 
 class Setup:
@@ -44,7 +44,7 @@ async def test_the_run_directory_lets_others_reach_vsock_only(setup):
     run = setup.places.run(ID)
     assert (mode(run), mode(run / "vsock")) == (0o2771, 0o2770)
     assert setup.places.vsock(ID).is_socket()
-    await setup.driver.stop(setup.vm, 5)
+    await setup.driver.kill(ID)
     assert not run.exists()
 
 
@@ -113,42 +113,44 @@ async def test_a_firecracker_that_ends_while_it_is_configured(setup):
     assert caught.value.reason == "BOOT_FAILED"
 
 
-async def test_stop_kills_what_does_not_answer(setup):
+async def test_a_firecracker_that_is_not_there_cannot_be_asked(setup):
     await setup.driver.start(setup.vm)
     setup.places.api(ID).unlink()
-    await setup.driver.stop(setup.vm, 60)
-    assert isinstance(await setup.driver.describe(ID), Exit)
+    with pytest.raises(Unavailable) as caught:
+        await setup.driver.ask(ID)
+    assert caught.value.reason == "FIRECRACKER_SILENT"
 
 
 async def test_without_systemd_nothing_is_removed(setup):
     await setup.driver.start(setup.vm)
     setup.units.down = True
-    for call in (setup.driver.kill(ID), setup.driver.stop(setup.vm, 0), setup.driver.inventory()):
+    signal_it = setup.driver.signal(ID, signal.SIGTERM)
+    for call in (setup.driver.kill(ID), signal_it, setup.driver.inventory()):
         with pytest.raises(Unavailable):
             await call
     assert setup.places.vsock(ID).is_socket()
 
 
 @pytest.mark.parametrize(
-    ("unit", "cause", "words"),
+    ("unit", "told", "words"),
     [
-        ({"result": "success"}, "unknown", "no record"),
-        ({"exit_code": 1}, "shutdown", "shut down or rebooted"),
-        ({"exit_code": 1, "exit_status": 148}, "error", "exit code 148"),
-        ({"exit_code": 2, "exit_status": 11, "result": "signal"}, "signal", "SIGSEGV"),
-        ({"exit_code": 2, "exit_status": 99, "result": "signal"}, "signal", "signal 99"),
-        ({"exit_code": 2, "exit_status": 9, "result": "oom-kill"}, "oom", "out of memory"),
+        ({"result": "success"}, ("unknown", -1, 0), "no record"),
+        ({"exit_code": 1}, ("shutdown", 0, 0), "shut down or rebooted"),
+        ({"exit_code": 1, "exit_status": 148}, ("error", 148, 0), "exit code 148"),
+        ({"exit_code": 2, "exit_status": 11, "result": "signal"}, ("signal", -1, 11), "SIGSEGV"),
+        ({"exit_code": 2, "exit_status": 99, "result": "signal"}, ("signal", -1, 99), "signal 99"),
+        ({"exit_code": 2, "exit_status": 9, "result": "oom-kill"}, ("oom", -1, 9), "memory"),
     ],
 )
-async def test_ends_are_told_in_words(setup, unit, cause, words):
+async def test_ends_are_told_in_words_and_numbers(setup, unit, told, words):
     setup.model.units[ID] = vmm_units.Unit("failed", **unit)
     end = await setup.driver.describe(ID)
-    assert end.cause == cause
+    assert (end.cause, end.code, end.signal) == told
     assert words in end.reason
     del setup.model.units[ID]
 
 
-async def test_stop_does_not_wait_for_an_api_that_hangs(setup, monkeypatch):
+async def test_an_api_that_hangs_is_not_waited_for(setup, monkeypatch):
     monkeypatch.setattr(microvm, "_ANSWER_SECONDS", 0.05)
     await setup.driver.start(setup.vm)
     machine = setup.model.processes[ID]
@@ -157,9 +159,20 @@ async def test_stop_does_not_wait_for_an_api_that_hangs(setup, monkeypatch):
         await machine.ended
 
     machine._answer = hang
-    async with asyncio.timeout(5):
-        await setup.driver.stop(setup.vm, 60)
-    assert isinstance(await setup.driver.describe(ID), Exit)
+    with pytest.raises(Unavailable, match="it hangs"):
+        await setup.driver.ask(ID)
+
+
+async def test_what_refuses_ctrl_alt_del_says_so(setup):
+    await setup.driver.start(setup.vm)
+
+    async def refuse(method, path, body):
+        return {"fault_message": "no keyboard"}, "400 Bad Request"
+
+    setup.model.processes[ID]._answer = refuse
+    with pytest.raises(FailedPrecondition, match="no keyboard") as caught:
+        await setup.driver.ask(ID)
+    assert caught.value.reason == "ASK_REFUSED"
 
 
 async def test_a_version_that_is_none_is_made_fit_to_be_kept(setup, monkeypatch):
