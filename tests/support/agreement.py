@@ -16,6 +16,7 @@ from nexus_netd.linux import nft
 from nexus_netd.linux.netlink import Netlink
 from nexus_netd.linux.routing import PROTOCOL
 from nexus_netd.rules import elements, policy
+from nexus_rpc.ids import vm_uid
 
 _SECONDS = 30
 _TAP_NAME = re.compile(r"\bnexus\d+\b")
@@ -24,11 +25,15 @@ _ELEMENTS = re.compile(r"elements = \{([^}]*)\}")
 _IPV4 = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b(?!/)")
 
 
-async def check_agreement(stub, *, others=frozenset({"lo"})):
-    """Compare everything. `others` are links that are none of netd's business. AssertionError."""
+async def check_agreement(stub, *, others=frozenset({"lo"}), held=frozenset()):
+    """Compare everything. AssertionError.
+
+    `others` are links that are none of netd's business; `held` are TAPs that VMs of a release
+    before have open, which are not their VM's user's yet.
+    """
     told = await telling.ask(stub)
     links = {link["ifname"]: link for link in await _json("ip -details -json link show")}
-    check_links(told, links, others)
+    check_links(told, links, others, held)
     await check_ways(told)
     check_rules(told)
     check_text(told, await _text("nft list ruleset"))
@@ -53,7 +58,7 @@ def bridges(told):
     return wanted | {port.bridge: port.network for port in told.ports.values()}
 
 
-def check_links(told, links, others):
+def check_links(told, links, others, held):
     """TAPs and bridges: each one that is told, as it must be, and no other link."""
     wanted = bridges(told)
     ports = {port.tap: port for port in told.ports.values()}
@@ -72,6 +77,7 @@ def check_links(told, links, others):
         slave, tap = link["linkinfo"]["info_slave_data"], link["linkinfo"]["info_data"]
         assert (slave["isolated"], slave["locked"], slave["learning"]) == (True, True, False), slave
         assert (slave["flood"], tap["persist"], tap["type"]) == (False, True, "tap"), link
+        assert (int(tap["user"]) == vm_uid(port.vm_id)) is (name not in held), link
     for field in ("mac", "ipv4"):
         values = [getattr(port, field) for port in told.ports.values()]
         assert len(set(values)) == len(values), f"two ports have one {field}"

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 from nexus_netd.kernel import MOST_FLOWS, Counters, KernelError, Listener, Overlap, Tap
 from nexus_netd.rules.ruleset import Contents
+from nexus_rpc.ids import vm_uid
 
 
 class Killed(BaseException):
@@ -27,7 +28,8 @@ class FakeKernel:
     intact: bool = True
     pinned: dict = field(default_factory=dict)
     present: dict = field(default_factory=dict)
-    owners: dict = field(default_factory=dict)
+    made: dict = field(default_factory=dict)
+    held: set = field(default_factory=set)
     routed: dict = field(default_factory=dict)
     tracked: list = field(default_factory=list)
     listening: set = field(default_factory=set)
@@ -77,7 +79,7 @@ class FakeKernel:
 
     @property
     def kept(self):
-        return {name for name, owner in self.owners.items() if owner.kept}
+        return {name for name, tap in self.made.items() if tap.kept}
 
     @property
     def empty(self):
@@ -112,7 +114,7 @@ class FakeKernel:
 
     def _drop(self, name):
         self.present.pop(name)
-        self.owners.pop(name, None)
+        self.made.pop(name, None)
 
     async def overlaps(self, subnets, bridges):
         self._call("overlaps")
@@ -243,15 +245,15 @@ class FakeKernel:
         return found and self._with_routes(found)
 
     @asynccontextmanager
-    async def new_tap(self, guest, owner, name=None):
+    async def new_tap(self, guest, name=None):
         self._call("new_tap")
         if name is None:
             name = next(name for n in range(100_000) if (name := f"nexus{n}") not in self.present)
         if name in self.present:
             raise KernelError(errno.EBUSY, f"make TAP {name}: Device or resource busy")
         self._need(guest.bridge)
-        new = _NewTap(self, guest, name, owner)
-        self.owners[name] = new
+        new = _NewTap(self, guest, name)
+        self.made[name] = new
         self.present[name] = replace(Tap.of(guest, name), addresses=frozenset())
         kept = False
         try:
@@ -268,8 +270,17 @@ class FakeKernel:
         self._need(guest.bridge)
         for address in [one for one, (_, mac) in self.routed.items() if mac == guest.mac]:
             del self.routed[address]
-        self.present[guest.tap] = replace(Tap.of(guest), addresses=frozenset())
+        owner = self.present[guest.tap].owner
+        self.present[guest.tap] = replace(Tap.of(guest), owner=owner, addresses=frozenset())
         self._route(guest)
+
+    async def give_tap(self, guest):
+        self._call("give_tap")
+        found = self.present.get(guest.tap)
+        if found is None or found.name in self.held:
+            return False
+        self.present[guest.tap] = replace(found, owner=vm_uid(guest.vm_id))
+        return True
 
     async def remove_tap(self, tap):
         self._call("remove_tap")
@@ -360,7 +371,6 @@ class _NewTap:
     kernel: FakeKernel
     guest: object
     name: str
-    owner: int
     kept: bool = False
 
     async def keep(self):

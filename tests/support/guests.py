@@ -154,7 +154,7 @@ def _pump(carry):
     return pump
 
 
-def _open_tap(name):
+def open_tap(name):
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _TAP_NO_PI))
     return descriptor
@@ -187,10 +187,10 @@ class Cables:
     def guest(self, port):
         """Boot a guest on the port, with the address and gateway that the port names."""
         descriptor = self.namespace().descriptor
-        outer = _open_tap(port.tap)
+        outer = open_tap(port.tap)
         self._stack.callback(os.close, outer)
         with entered(descriptor):
-            inner = _open_tap("eth0")
+            inner = open_tap("eth0")
         self._stack.callback(os.close, inner)
         ear = Ear(self.woken, self._carry(outer, inner))
         guest = Guest(descriptor, port, outer, ear)

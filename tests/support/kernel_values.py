@@ -1,5 +1,6 @@
 """Bridges and guests for tests of the kernel port."""
 
+import base64
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from nexus_netd.kernel import Bridge
@@ -9,7 +10,6 @@ from nexus_netd.rules.ruleset import Contents
 from nexus_netd.subnet import Subnet, mac
 
 NAME = "nexbr0"
-OWNER = 4242
 GATEWAY, GATEWAY6 = IPv4Address("10.9.0.1"), IPv6Address("fd6e:6578:7573::1")
 SUBNETS = (ip_network("10.9.0.0/16"), ip_network("fd6e:6578:7573::/64"))
 
@@ -25,7 +25,7 @@ def guest(number=1, tap="", *, on=NAME, ipv6=True, vm_id=None):
     """Return guest number 1 to 65,533, with its own MAC and addresses."""
     ipv4 = GATEWAY + number
     return Guest(
-        vm_id or f"{number:013d}",
+        vm_id or vm(number),
         tap,
         on,
         mac(ipv4),
@@ -40,9 +40,14 @@ def guest(number=1, tap="", *, on=NAME, ipv6=True, vm_id=None):
     )
 
 
+def vm(number):
+    """Return the id of VM `number`."""
+    return base64.b32encode((number << 1).to_bytes(8, "big")).decode().rstrip("=").lower()
+
+
 async def attach(kernel, wanted, name=None):
     """Make the guest's TAP, keep it, and return its name."""
-    async with kernel.new_tap(wanted, OWNER, name) as tap:
+    async with kernel.new_tap(wanted, name) as tap:
         await tap.keep()
     return tap.name
 

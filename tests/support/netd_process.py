@@ -14,7 +14,6 @@ from notifications import Notifications
 from nexus.netd.v1 import netd_pb2_grpc
 from nexus_rpc.channel import connect
 
-OWNER = 4242
 SECONDS = 30
 
 
@@ -31,7 +30,6 @@ def configure(directory, **changes):
     """Write the settings of a netd that keeps everything in `directory`."""
     settings = {
         "subnet": "172.16.0.0/12",
-        "tap_owner": str(OWNER),
         "state_dir": str(directory),
         "vmm": f"unix:{directory}/vmm.sock",
         **changes,

@@ -18,7 +18,6 @@ from nexus_netd.subnet import Subnet
 from nexus_rpc.ids import new_vm_id
 
 BRIDGE = "nexbr0"
-OWNER = 4242
 ULA = IPv6Network("fd6e:6578:7573::/64")
 
 
@@ -57,7 +56,7 @@ def other(name="blue", subnet="10.1.0.0/24", **changes):
 async def over(kernel, database, spec):
     """Return netd on a store and a kernel; it has not looked at the kernel yet."""
     store = await Store.open(database, spec)
-    return Netd(State(kernel, store, Feed(), OWNER))
+    return Netd(State(kernel, store, Feed()))
 
 
 async def attach(netd, vm_id=None, **asked):

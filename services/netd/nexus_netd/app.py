@@ -23,7 +23,6 @@ from nexus_netd.records.schema import MIGRATIONS
 from nexus_netd.records.store import Store
 from nexus_netd.reports.denials import Denials
 from nexus_netd.servicer import NAME, Servicer
-from nexus_netd.settings import owner_uid
 from nexus_rpc import vms
 from nexus_rpc.database import Database
 from nexus_rpc.server import Binding, ServerError
@@ -63,14 +62,13 @@ async def compose(
     # turn would be felt by each attach.
     sys.setswitchinterval(0.001)
     await _be_alone(stack)
-    owner = owner_uid(settings)  # before anything is opened: what this host cannot give
     database = await Database.open(settings.state_dir / "netd.db", MIGRATIONS)
     stack.push_async_callback(database.close)
     store = await Store.open(database, settings.network())
     kernel = await Linux.open()
     stack.push_async_callback(kernel.close)
     feed = Feed()
-    state = State(kernel, store, feed, owner)
+    state = State(kernel, store, feed)
     netd = Netd(state)
     stack.push_async_callback(netd.turn.close)
     denials = Denials(kernel, state.view, netd.name_given)

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from nexus_rpc.errors import Internal
+from nexus_rpc.ids import vm_uid
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -58,7 +59,8 @@ class Bridge:
 class Tap:
     """A TAP: as it is, or as it should be.
 
-    `vm_id` is read from its ifalias, "nexus-vm@ID", and None where there is no such mark.
+    `vm_id` is read from its ifalias, "nexus-vm@ID", and None where there is no such mark. `owner`
+    is the uid that may open it without CAP_NET_ADMIN; None: everybody may (drivers/net/tun.c).
     `isolated`: it exchanges frames with the bridge alone. `locked`: only frames from `mac` come in
     (IFLA_BRPORT_LOCKED, Linux 5.18). `mac` is its one entry in the bridge's table, None where it
     has none or several. `addresses` are those that are routed to the bridge and whose neighbour
@@ -67,6 +69,7 @@ class Tap:
 
     name: str
     vm_id: str | None
+    owner: int | None
     bridge: str | None
     mtu: int
     mac: str | None
@@ -81,6 +84,7 @@ class Tap:
         return cls(
             name or guest.tap,
             guest.vm_id,
+            vm_uid(guest.vm_id),
             guest.bridge,
             guest.mtu,
             guest.mac,
@@ -264,10 +268,8 @@ class Kernel(Protocol):
     async def tap(self, name: str) -> Tap | None:
         """Return the TAP called `name`."""
 
-    def new_tap(
-        self, guest: Guest, owner: int, name: str | None = None
-    ) -> AbstractAsyncContextManager[NewTap]:
-        """Make a TAP for the uid `owner` and plug it in; without `name` it gets one that is free.
+    def new_tap(self, guest: Guest, name: str | None = None) -> AbstractAsyncContextManager[NewTap]:
+        """Make a TAP for the uid of the guest's VM, and plug it in; its name is free, or `name`.
 
         The guest's own `tap` is not looked at. It is gone at the end of the block, or of the
         process, unless it was kept, and if the block fails. A `name` that is taken is EBUSY.
@@ -275,6 +277,9 @@ class Kernel(Protocol):
 
     async def plug_tap(self, guest: Guest) -> None:
         """Bring a TAP that exists to what it should be; addresses that are no more are unrouted."""
+
+    async def give_tap(self, guest: Guest) -> bool:
+        """Make a TAP that exists the uid's of the guest's VM; False while a process has it open."""
 
     async def remove_tap(self, tap: Tap) -> bool:
         """Remove the TAP with its routes, if it still has the mark of `tap`; return whether.

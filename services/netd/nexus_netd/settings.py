@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from nexus_netd.records.networks import DEFAULT
 from nexus_netd.requested import DNS, LEAST_MTU, MOST_HOST_PORTS, MOST_MTU
 from nexus_rpc.errors import InvalidArgument
 from nexus_rpc.server import ServerSettings
-from nexus_rpc.settings import SettingsError
 
 _POLICIES = (Mode.OPEN.value, Mode.NONE.value)
 
@@ -23,8 +21,8 @@ class Settings:
 
     `dns` is 1 to 5 addresses, or ["from-host"]: those of the host's resolv.conf at the time. `mtu`
     is in bytes. `policy` is "open" or "none". `host_ports` are services of the host that guests
-    may reach, "tcp/8080". `tap_owner` is the user that VMs run as, by name or number. `vmm` is
-    where vmm is followed, `resolver` where the resolver is driven, as gRPC targets.
+    may reach, "tcp/8080". `vmm` is where vmm is followed, `resolver` where the
+    resolver is driven, as gRPC targets.
     """
 
     bridge: str = "nexbr0"
@@ -36,7 +34,6 @@ class Settings:
     policy: str = Mode.OPEN.value
     host_ports: tuple[str, ...] = ()
     connections: int = CONNECTIONS
-    tap_owner: str = "nexus-vm"
     state_dir: Path = Path("/var/lib/nexus/netd")
     vmm: str = "unix:/run/nexus/vmm/vmm.sock"
     resolver: str = "unix:/run/nexus/dns/dns.sock"
@@ -71,19 +68,6 @@ class Settings:
             default_limits=Limits(connections=self.connections),
             host_ports=_host_ports(self.host_ports),
         )
-
-
-def owner_uid(settings: Settings) -> int:
-    """Return the uid that TAPs belong to. Raises SettingsError."""
-    if settings.tap_owner.isdecimal():
-        return int(settings.tap_owner)
-    try:
-        return pwd.getpwnam(settings.tap_owner).pw_uid
-    except KeyError:
-        raise SettingsError(
-            f"tap_owner is {settings.tap_owner!r}: there is no such user; "
-            "make it, or name the one that VMs run as"
-        ) from None
 
 
 def _host_ports(texts: tuple[str, ...]) -> tuple[HostPort, ...]:

@@ -6,12 +6,13 @@ from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
-from kernel_values import GATEWAY, GATEWAY6, NAME, OWNER, SUBNETS, attach, bridge, contents, guest
+from kernel_values import GATEWAY, GATEWAY6, NAME, SUBNETS, attach, bridge, contents, guest, vm
 
 from nexus_netd.kernel import KernelError, Tap
 from nexus_netd.model import EgressRule, Mode, Policy
 from nexus_netd.rules import elements
 from nexus_netd.rules.ruleset import Change
+from nexus_rpc.ids import vm_uid
 
 
 async def until_local(kernel, address):
@@ -135,7 +136,7 @@ async def test_pins_live_for_their_time_and_are_not_contents(kernel):
 async def test_a_tap_that_is_kept_stays(kernel):
     await kernel.put_bridge(bridge())
     wanted = guest()
-    async with kernel.new_tap(wanted, OWNER) as tap:
+    async with kernel.new_tap(wanted) as tap:
         assert tap.name.startswith("nexus")
         assert await kernel.tap(tap.name) == replace(
             Tap.of(wanted, tap.name), addresses=frozenset()
@@ -155,7 +156,7 @@ async def test_a_guest_without_ipv6(kernel):
 @pytest.mark.parametrize("keep", [False, True])
 async def test_a_tap_whose_block_fails_is_gone(kernel, keep):
     async def fail():
-        async with kernel.new_tap(guest(), OWNER) as tap:
+        async with kernel.new_tap(guest()) as tap:
             if keep:
                 await tap.keep()
             raise ZeroDivisionError
@@ -164,14 +165,14 @@ async def test_a_tap_whose_block_fails_is_gone(kernel, keep):
     with pytest.raises(ZeroDivisionError):
         await fail()
     assert list(await kernel.taps()) == []
-    other = guest(vm_id="another")
+    other = guest(vm_id=vm(99))
     name = await attach(kernel, other)  # the addresses are free again
     assert list(await kernel.taps()) == [Tap.of(other, name)]
 
 
 async def test_a_tap_that_is_not_kept_is_gone_at_the_end(kernel):
     await kernel.put_bridge(bridge())
-    async with kernel.new_tap(guest(), OWNER) as tap:
+    async with kernel.new_tap(guest()) as tap:
         pass
     assert await kernel.tap(tap.name) is None
 
@@ -236,6 +237,25 @@ async def test_a_tap_that_lost_its_routes_gets_them_back(kernel):
         assert await kernel.tap(wanted.tap) == Tap.of(wanted)
 
 
+async def test_a_tap_is_given_to_another_vm_s_user(kernel, opened):
+    await kernel.put_bridge(bridge())
+    name = await attach(kernel, guest())
+    other = guest(tap=name, vm_id=vm(99))
+    with opened(name):
+        assert await kernel.give_tap(other) is False
+        assert await kernel.tap(name) == Tap.of(guest(), name)
+    assert await kernel.give_tap(other) is True
+    given = replace(Tap.of(guest(), name), owner=vm_uid(vm(99)))
+    assert await kernel.tap(name) == given
+    await kernel.plug_tap(guest(tap=name))
+    assert list(await kernel.taps()) == [given]
+
+
+async def test_what_is_no_tap_is_nobody_s_and_is_not_made(kernel):
+    assert await kernel.give_tap(guest(tap="nexus7")) is False
+    assert await kernel.tap("nexus7") is None
+
+
 async def test_a_tap_moves_to_another_bridge(kernel):
     for name in (NAME, f"{NAME}-1"):
         await kernel.put_bridge(bridge(name))
@@ -256,7 +276,7 @@ async def test_remove_looks_at_the_mark(kernel):
     for _ in range(2):
         await kernel.unroute(NAME, wanted.addresses)
     await kernel.unroute("nobody", wanted.addresses)
-    again = guest(vm_id="another")
+    again = guest(vm_id=vm(99))
     name = await attach(kernel, again)
     assert list(await kernel.taps()) == [Tap.of(again, name)]
 

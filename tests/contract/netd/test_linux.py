@@ -7,10 +7,11 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
-from kernel_values import GATEWAY, NAME, OWNER, attach, bridge, guest
+from kernel_values import GATEWAY, NAME, attach, bridge, guest, vm
 
 from nexus_netd.kernel import KernelError, Tap
 from nexus_netd.linux.port import Linux
+from nexus_rpc.ids import vm_uid
 
 SUBNETS = (ip_network("172.16.0.0/12"), ip_network("fd00:1::/64"))
 
@@ -176,14 +177,14 @@ async def test_a_tap_that_was_somebody_s_on_our_bridge_is_listed(linux):
     (found,) = await linux.taps()
     assert (found.name, found.vm_id, found.bridge) == ("tap7", None, NAME)
     assert await linux.remove_tap(found) is True
-    assert await linux.remove_tap(Tap("lo", None, None, 65_536, None, frozenset())) is False
+    assert await linux.remove_tap(Tap("lo", None, None, None, 65_536, None, frozenset())) is False
 
 
 async def test_owner_and_persistence(linux):
     await linux.put_bridge(bridge())
     name = await attach(linux, guest())
     details = shown(f"-details -json link show {name}")[0]["linkinfo"]["info_data"]
-    assert details["user"] in (OWNER, str(OWNER))
+    assert int(details["user"]) == vm_uid(guest().vm_id)
     assert details["persist"]
 
 
@@ -263,6 +264,7 @@ async def test_a_bridge_that_is_put_again_keeps_its_guests(linux):
 async def test_replacing_a_guest_changes_its_mark(linux):
     await linux.put_bridge(bridge())
     was = guest(tap=await attach(linux, guest()))
-    now = replace(was, vm_id="another")
+    now = replace(was, vm_id=vm(99))
     await linux.plug_tap(now)
+    assert await linux.give_tap(now)
     assert await linux.tap(was.tap) == Tap.of(now)

@@ -19,7 +19,7 @@ import grpc
 import pytest
 from agreement import check_agreement as check_everything
 from guests import Stack
-from netd_process import OWNER, SECONDS, configure, refused, running
+from netd_process import SECONDS, configure, refused, running
 from netns import entered
 
 from nexus.netd.v1 import netd_pb2 as pb
@@ -27,7 +27,7 @@ from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
 from nexus_netd.linux.port import Linux
 from nexus_netd.records.schema import MIGRATIONS
 from nexus_rpc.errors import from_rpc_error
-from nexus_rpc.ids import new_vm_id
+from nexus_rpc.ids import new_vm_id, vm_uid
 
 ROOT = Path(__file__).parents[3]
 WATCH_FORKS = ROOT / "tests/support/watch_forks.py"
@@ -96,7 +96,7 @@ async def test_network_is_there_at_start_and_port_is_as_told(netd):
         ).stdout
     )[0]
     assert details["ifalias"] == f"nexus-vm@{port.vm_id}"
-    assert details["linkinfo"]["info_data"]["user"] in (str(OWNER), OWNER)
+    assert int(details["linkinfo"]["info_data"]["user"]) == vm_uid(port.vm_id)
     assert details["linkinfo"]["info_data"]["persist"]
     assert details["linkinfo"]["info_slave_data"]["isolated"]
 
@@ -354,7 +354,7 @@ async def test_the_network_of_an_older_netd_goes_on(namespace, tmp_path):
     here.ip("link add nexbr0 address 02:fc:ac:10:00:01 type bridge")
     here.ip("addr add 172.16.0.1/12 dev nexbr0")
     here.ip("link set nexbr0 up")
-    here.ip(f"tuntap add nexus0 mode tap user {OWNER}")
+    here.ip("tuntap add nexus0 mode tap user 4242")
     here.ip(f"link set nexus0 alias nexus-vm@{vm} master nexbr0 up")
     here.ip("neigh add 172.16.0.2 lladdr 02:fc:ac:10:00:02 dev nexbr0 nud permanent")
     subprocess.run(["nft", "-f", "-"], input=OLD_TABLE.encode(), check=True)

@@ -2,18 +2,19 @@
 
 import asyncio
 import json
+import os
 import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 from agreement import check_agreement
-from guests import Stack
-from netd_process import configure, running
+from guests import Stack, open_tap
+from netd_process import SECONDS, configure, running
 from packets import echo
 
 from nexus.netd.v1 import netd_pb2 as pb
@@ -158,10 +159,29 @@ async def test_running_guests_of_the_netd_before_networks_go_over(
             for host, vm_id, tap, _ in ports
         ]
         assert (await attach(netd)).ipv4 == "172.16.0.5/12"
-        await check_agreement(netd.stub, others=outside)
+        await check_agreement(netd.stub, others=outside, held={"nexus0"})
         assert await guest.ping(OUTSIDE)
         assert await guest.ping("172.16.0.1")
     assert pinger.longest < MOMENT
+
+
+async def test_a_tap_of_before_is_its_vm_s_own_once_the_vm_of_before_lets_go(namespace, tmp_path):
+    ports = [(2, new_vm_id(), "nexus0", 3.0)]
+    old_network(Stack(namespace), ports)
+    old_store(tmp_path / "netd.db", ports)
+    configure(tmp_path)
+    with ExitStack() as vm:
+        vm.callback(os.close, open_tap("nexus0"))
+        async with running(tmp_path) as netd:
+            await check_agreement(netd.stub, held={"nexus0"})
+            happenings = netd.stub.WatchNetwork(pb.WatchNetworkRequest())
+            await happenings.initial_metadata()
+            vm.close()
+            async with asyncio.timeout(SECONDS):
+                async for happening in happenings:
+                    if happening.details == "TAP nexus0 given to its VM's own user":
+                        break
+            await check_agreement(netd.stub)
 
 
 async def test_a_store_of_a_later_netd_is_refused_and_left_alone(netd, tmp_path, namespace):

@@ -1,10 +1,7 @@
-import os
-import pwd
-
 import pytest
 
 from nexus_netd.model import HostPort, Limits, Mode, NetworkSpec, Policy, Protocol
-from nexus_netd.settings import Settings, owner_uid
+from nexus_netd.settings import Settings
 from nexus_netd.subnet import Subnet
 from nexus_rpc.settings import SettingsError, load
 
@@ -55,13 +52,6 @@ def test_a_slip_is_named(tmp_path, line, named):
     with pytest.raises(SettingsError, match=named) as caught:
         load(Settings, file)
     assert str(file) in str(caught.value)
-
-
-def test_owner_by_number_and_by_name():
-    assert owner_uid(Settings(tap_owner="1234")) == 1234
-    assert owner_uid(Settings(tap_owner=pwd.getpwuid(os.getuid()).pw_name)) == os.getuid()
-    with pytest.raises(SettingsError, match="nobody-of-that-name"):
-        owner_uid(Settings(tap_owner="nobody-of-that-name"))
 
 
 def test_a_network_with_all_of_its_own(tmp_path):

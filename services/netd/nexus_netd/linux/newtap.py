@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nexus_netd.linux import rtnl, taps, tuntap
 from nexus_netd.linux.names import need
+from nexus_rpc.ids import vm_uid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,9 +34,9 @@ class DescribedTap:
         """Whether it outlives this process."""
         return bool(self.name) and self._descriptor is None
 
-    async def open(self, owner: int, names: Iterable[str]) -> None:
+    async def open(self, names: Iterable[str]) -> None:
         """Make it under the first free name, and plug it in."""
-        await self._changes.on_route(self._open, owner, names)
+        await self._changes.on_route(self._open, names)
 
     async def keep(self) -> None:
         """Let the TAP outlive this process, and route its guest's addresses to it."""
@@ -50,9 +51,9 @@ class DescribedTap:
             # It may have been kept, or made persistent just before something failed.
             await self._removals.remove(self._index, self.name)
 
-    def _open(self, netlink: Netlink, owner: int, names: Iterable[str]) -> None:
+    def _open(self, netlink: Netlink, names: Iterable[str]) -> None:
         bridge = need(self._guest.bridge)
-        self._descriptor, self.name = tuntap.create(owner, names)
+        self._descriptor, self.name = tuntap.create(vm_uid(self._guest.vm_id), names)
         self._index = need(self.name)
         netlink.run(*rtnl.plug(self._index, self.name, bridge, self._guest))
 

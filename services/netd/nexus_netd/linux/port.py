@@ -168,9 +168,7 @@ class Linux:
         return await self._changes.on_route(taps.read, name)
 
     @asynccontextmanager
-    async def new_tap(
-        self, guest: Guest, owner: int, name: str | None = None
-    ) -> AsyncIterator[DescribedTap]:
+    async def new_tap(self, guest: Guest, name: str | None = None) -> AsyncIterator[DescribedTap]:
         """Make a TAP and plug it in; gone at the end unless it was kept, and if the block fails.
 
         Raises FailedPrecondition (TUN_UNAVAILABLE), KernelError.
@@ -178,7 +176,7 @@ class Linux:
         new = DescribedTap(self._changes, self._removals, guest)
         kept = False
         try:
-            await new.open(owner, self._names() if name is None else (name,))
+            await new.open(self._names() if name is None else (name,))
             yield new
             kept = new.kept
         finally:
@@ -188,6 +186,10 @@ class Linux:
     async def plug_tap(self, guest: Guest) -> None:
         """Bring a TAP to what it should be."""
         await self._changes.on_route(taps.plug, guest)
+
+    async def give_tap(self, guest: Guest) -> bool:
+        """Make a TAP its VM's own."""
+        return await self._changes.on_route(taps.give, guest)
 
     async def remove_tap(self, tap: Tap) -> bool:
         """Remove a TAP with its routes."""

@@ -41,6 +41,8 @@ _TAPS = Shapes(
         rtnl.IFLA_LINKINFO,
     ),
 )
+_TUN_OWNER = 1  # linux/if_link.h IFLA_TUN_OWNER
+_OWNERS = Shapes(0, (_TUN_OWNER,))
 _PORTS = Shapes(0, (rtnl.BRPORT_ISOLATED, rtnl.BRPORT_LOCKED))
 
 
@@ -102,10 +104,12 @@ class Link:
 
     def tap(self, bridge: str | None, macs: Collection[bytes], routed: Collection[Address]) -> Tap:
         """Return it as a TAP, with the name of its bridge, its MACs there, and its addresses."""
+        owner = _OWNERS.find(self._info.get(rtnl.INFO_DATA, b"")).get(_TUN_OWNER)
         port = _PORTS.find(self._info.get(rtnl.INFO_SLAVE_DATA, b"")) if bridge else {}
         return Tap(
             self.name,
             self.marked(rtnl.VM_MARK),
+            _number(owner) if owner else None,
             bridge,
             _number(self._attributes[rtnl.IFLA_MTU]),
             next(iter(macs)).hex(":") if len(macs) == 1 else None,

@@ -9,10 +9,11 @@ import errno
 from typing import TYPE_CHECKING
 
 from nexus_netd.kernel import KernelError
-from nexus_netd.linux import present, routing, rtnl
+from nexus_netd.linux import present, routing, rtnl, tuntap
 from nexus_netd.linux.names import index_of, name_of, names_of, need
 from nexus_netd.linux.netlink import ACK, DUMP, Request
 from nexus_netd.linux.tuntap import PREFIX
+from nexus_rpc.ids import vm_uid
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -92,6 +93,12 @@ def plug(netlink: Netlink, guest: Guest) -> None:
         ),
         *_routes(guest, bridge),
     )
+
+
+def give(netlink: Netlink, guest: Guest) -> bool:
+    """Make a TAP the uid's of its VM; False while a process has it open, or it is missing."""
+    link = _link(netlink, guest.tap)
+    return link is not None and tuntap.give(guest.tap, vm_uid(guest.vm_id))
 
 
 def route(netlink: Netlink, guest: Guest) -> None:

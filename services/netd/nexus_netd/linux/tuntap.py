@@ -25,7 +25,8 @@ PREFIX = "nexus"
 """What TAPs' names begin with; a number follows."""
 
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
-_IFF_TAP, _IFF_NO_PI, _IFF_TUN_EXCL = 0x0002, 0x1000, 0x8000
+_TUNGETIFF = 0x800454D2
+_IFF_TAP, _IFF_PERSIST, _IFF_NO_PI, _IFF_TUN_EXCL = 0x0002, 0x0800, 0x1000, 0x8000
 _IFREQ = struct.Struct("16sH22x")
 
 
@@ -36,14 +37,7 @@ def create(owner: int, names: Iterable[str]) -> tuple[int, str]:
     links' names for it. Raises FailedPrecondition (TUN_UNAVAILABLE), KernelError; EBUSY when all
     names are taken.
     """
-    try:
-        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise FailedPrecondition(
-            "TUN_UNAVAILABLE",
-            f"/dev/net/tun cannot be opened ({error.strerror}): load the module tun, and let "
-            "netd's user read and write the device (mode 0666)",
-        ) from error
+    descriptor = _open()
     name = ""
     try:
         name = _claim(descriptor, names)
@@ -67,6 +61,39 @@ def persist(descriptor: int, name: str) -> None:
         fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
     except OSError as error:
         raise KernelError(error.errno, f"keep TAP {name}: {error.strerror}") from error
+
+
+def give(name: str, owner: int) -> bool:
+    """Make a persistent TAP the uid's `owner`; False while a process has it open, or it is missing.
+
+    Raises FailedPrecondition (TUN_UNAVAILABLE), KernelError.
+    """
+    descriptor = _open()
+    try:
+        asked = _IFREQ.pack(name.encode(), _IFF_TAP | _IFF_NO_PI)
+        fcntl.ioctl(descriptor, _TUNSETIFF, asked)
+        _, flags = _IFREQ.unpack(fcntl.ioctl(descriptor, _TUNGETIFF, asked))
+        if not flags & _IFF_PERSIST:
+            return False  # it was missing: this one was made just now, and goes with its descriptor
+        fcntl.ioctl(descriptor, _TUNSETOWNER, owner)
+    except OSError as error:
+        if error.errno == errno.EBUSY:  # a TAP of one queue has one holder
+            return False
+        raise KernelError(error.errno, f"give TAP {name} away: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _open() -> int:
+    try:
+        return os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise FailedPrecondition(
+            "TUN_UNAVAILABLE",
+            f"/dev/net/tun cannot be opened ({error.strerror}): load the module tun, and let "
+            "netd's user read and write the device (mode 0666)",
+        ) from error
 
 
 def _claim(descriptor: int, names: Iterable[str]) -> str:

@@ -121,7 +121,7 @@ class Ports:
                 await self._add_bridge(spec, place.bridge)
             guest = self._state.store.leases.resolve(port)
             await self._state.stale.forget(guest.addresses)
-            async with self._kernel.new_tap(guest, self._state.owner) as tap:
+            async with self._kernel.new_tap(guest) as tap:
                 holder = self._view.at_tap(tap.name)
                 if holder is None:
                     port = replace(port, tap=tap.name)

@@ -32,13 +32,12 @@ if TYPE_CHECKING:
 
 
 class State:
-    """Store and kernel of one host, shared by all operations; `owner` is the uid of TAPs."""
+    """Store and kernel of one host, shared by all operations."""
 
-    def __init__(self, kernel: Kernel, store: Store, feed: Feed, owner: int) -> None:
+    def __init__(self, kernel: Kernel, store: Store, feed: Feed) -> None:
         self.kernel = kernel
         self.store = store
         self.feed = feed
-        self.owner = owner
         self.view = store.view
         self.wants = Wants(store.view)
         self.pins = Pins()

@@ -72,17 +72,26 @@ class TapRepair:
             return []
         if have is not None and self.is_of(have, guest):
             return await self._mend(guest, have)
-        async with self._kernel.new_tap(guest, self._state.owner, guest.tap) as new:
+        async with self._kernel.new_tap(guest, guest.tap) as new:
             await new.keep()
         return [self._mended(guest, "made again")]
 
     async def _mend(self, guest: Guest, have: Tap) -> list[Repaired]:
-        if _lacks_routes_only(have, Tap.of(guest)):
+        want, done = Tap.of(guest), []
+        if have.owner != want.owner:
+            # Of a release before, when one user had all TAPs. A VM of then keeps it open while it
+            # lives; once it lets go the kernel tells, and the TAP is looked at again.
+            if await self._kernel.give_tap(guest):
+                done.append(self._mended(guest, "given to its VM's own user"))
+            have = replace(have, owner=want.owner)
+        if have == want:
+            return done
+        if _lacks_routes_only(have, want):
             # Not taken down for it: a bridge that was down has lost those of all its guests.
             await self._kernel.route(guest)
         else:
             await self._kernel.plug_tap(guest)
-        return [self._mended(guest, "repaired")]
+        return [*done, self._mended(guest, "repaired")]
 
     def _mended(self, guest: Guest, how: str) -> Repaired:
         thing, network = f"TAP {guest.tap}", self._view.ports[guest.vm_id].network
@@ -91,7 +100,7 @@ class TapRepair:
     async def rename(self, guest: Guest) -> Repaired:
         """Make the guest a TAP of another name; vmm's record is out of date from now on."""
         state, port = self._state, self._view.ports[guest.vm_id]
-        async with self._kernel.new_tap(guest, state.owner) as new:
+        async with self._kernel.new_tap(guest) as new:
             await state.change(
                 lambda: state.wants.of_vms([guest.vm_id], ()),
                 [state.store.leases.put(replace(port, tap=new.name))],

@@ -11,7 +11,7 @@ from nexus_netd.kernel import Flow, Tap
 from nexus_netd.model import EgressRule, Limits, Link, Mode, Policy
 from nexus_netd.operations.stale import Stale
 from nexus_rpc.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
-from nexus_rpc.ids import new_vm_id
+from nexus_rpc.ids import new_vm_id, vm_uid
 
 RULES = Policy(Mode.RULES, (EgressRule(domain="pypi.org"),))
 
@@ -21,7 +21,7 @@ async def test_a_port_is_a_lease_a_tap_and_rules(netd, kernel, agree):
     guest = await attach(netd, vm)
     assert (guest.ipv4, guest.tap, guest.vm_id) == (IPv4Address("172.16.0.2"), "nexus0", vm)
     assert guest.mac == "02:fc:ac:10:00:02"
-    assert kernel.owners["nexus0"].owner == 4242
+    assert kernel.present["nexus0"].owner == vm_uid(vm)
     assert kernel.routed == {guest.ipv4: ("nexbr0", guest.mac)}
     assert await attach(netd, vm) == guest
     await agree(netd)
@@ -184,7 +184,7 @@ async def test_a_name_that_the_kernel_gives_out_again_stays_with_its_port(netd, 
 
 
 def foreign(name):
-    return Tap(name, None, "virbr0", 1500, None, frozenset())
+    return Tap(name, None, None, "virbr0", 1500, None, frozenset())
 
 
 async def test_a_name_that_has_become_another_s_is_given_up(netd, kernel, caplog):

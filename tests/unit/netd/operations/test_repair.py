@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 from netd_world import ULA, attach, other
 
-from nexus_netd.kernel import Bridge, Changed, Matter
+from nexus_netd.kernel import Bridge, Changed, Matter, Tap
 from nexus_netd.model import EgressRule, Mode, Policy
 from nexus_rpc.errors import FailedPrecondition
 from nexus_rpc.ids import new_vm_id
@@ -218,6 +218,36 @@ async def test_a_bridge_is_put_up_before_what_is_on_it(netd, kernel, agree):
     await netd.repair.some(told)
     changes = [call for call in kernel.calls if call in ("put_bridge", "plug_tap", "route")]
     assert changes == ["put_bridge", "route"]
+    await agree(netd)
+
+
+async def test_a_tap_of_a_release_before_is_given_over(netd, kernel, agree):
+    port = await attach(netd)
+    kernel.present[port.tap] = replace(kernel.present[port.tap], owner=999)
+    kernel.held.add(port.tap)
+    assert await netd.ensure() == []  # a VM that was started then has it open
+    assert kernel.present[port.tap].owner == 999
+    kernel.held.clear()
+    kernel.calls.clear()
+    await netd.repair.some([Changed(Matter.LINK, port.tap)])
+    assert "plug_tap" not in kernel.calls
+    assert await netd.ensure() == []
+    await agree(netd)
+
+
+async def test_what_else_a_held_tap_lacks_is_repaired(netd, kernel):
+    port = await attach(netd)
+    kernel.present[port.tap] = replace(kernel.present[port.tap], owner=None, up=False)
+    kernel.held.add(port.tap)
+    assert await netd.ensure() == [f"TAP {port.tap} repaired"]
+    assert kernel.present[port.tap] == replace(Tap.of(port), owner=None, addresses=frozenset())
+    assert await netd.ensure() == []
+
+
+async def test_attach_gives_a_tap_over(netd, kernel, agree):
+    port = await attach(netd)
+    kernel.present[port.tap] = replace(kernel.present[port.tap], owner=999)
+    assert await attach(netd, port.vm_id) == port
     await agree(netd)
 
 
