@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from nexus_rpc import logs
 from nexus_rpc.channel import OPTIONS
 from nexus_rpc.database import DatabaseError
 from nexus_rpc.errors import NexusError
+from nexus_rpc.health import Health
 from nexus_rpc.interceptors import AroundCalls, errors, observed
 from nexus_rpc.notify import notify, watchdog
 from nexus_rpc.settings import SettingsError, check_loopback
@@ -31,6 +32,8 @@ from nexus_rpc.telemetry import prometheus, telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+    from nexus_rpc.health import Source
 
     Compose = Callable[[AsyncExitStack, asyncio.TaskGroup], Awaitable["Sequence[Binding]"]]
 
@@ -50,13 +53,16 @@ class Binding:
     """A servicer, its full name in the proto, and the generated function that adds it.
 
     `stopping` is called when the service is to stop: to end streams that have no end of their own,
-    for which the stop would wait until its grace is over.
+    for which the stop would wait until its grace is over. `health` returns how the service and its
+    parts are, by their names in grpc.health.v1.Health: it is asked before the service serves, and
+    every 30 s. Without it the service is well.
     """
 
     name: str
     add: Callable[[Any, grpc.aio.Server], None]
     servicer: object
     stopping: Callable[[], None] = _nothing
+    health: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ async def _run(name: str, settings: ServerSettings, compose: Compose) -> None:
                 bindings = await compose(resources, tasks)
             except (SettingsError, DatabaseError, NexusError) as error:
                 raise ServerError(str(error)) from error
-            async with _serving(name, settings, bindings):
+            async with _serving(name, settings, bindings, tasks):
                 notify("READY=1")
                 _log.info("ready", extra={"socket": str(directory / f"{name}.sock")})
                 await stop.wait()
@@ -169,29 +175,29 @@ def _lock(path: Path) -> Iterator[None]:
 
 @asynccontextmanager
 async def _serving(
-    name: str, settings: ServerSettings, bindings: Sequence[Binding]
+    name: str, settings: ServerSettings, bindings: Sequence[Binding], tasks: asyncio.TaskGroup
 ) -> AsyncIterator[None]:
     server = grpc.aio.server(
         interceptors=[AroundCalls(observed), AroundCalls(errors)],
         # Without SO_REUSEPORT off, a second server could share the TCP port unnoticed.
         options=[*OPTIONS, ("grpc.so_reuseport", 0)],
     )
-    healthy = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     names = [binding.name for binding in bindings]
+    healthy = Health(names, [binding.health for binding in bindings if binding.health])
+    health_pb2_grpc.add_HealthServicer_to_server(healthy.servicer, server)
     for binding in bindings:
         binding.add(binding.servicer, server)
     reflection.enable_server_reflection(
         [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
     )
+    await healthy.tell()
     _listen(server, settings, settings.runtime_dir / f"{name}.sock")
     await server.start()
     try:
-        for service in ["", *names]:
-            await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
+        tasks.create_task(healthy.keep_telling())
         yield
     finally:
-        await healthy.enter_graceful_shutdown()
+        await healthy.stop()
         for binding in bindings:
             binding.stopping()
         await server.stop(settings.stop_seconds)

@@ -6,6 +6,7 @@ import re
 
 from dbus_fast import Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
+from vmm_units import VERSION
 
 NAME = "org.freedesktop.systemd1"
 ROOT = "/org/freedesktop/systemd1"
@@ -121,6 +122,8 @@ class FakeSystemd:
         }
 
     def _property(self, message):
+        if message.body[1] == "Version":
+            return Variant("s", VERSION)
         return self._values(self.model.describe(_vm_id(message.path)))[message.body[1]]
 
     def _listed(self):

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from nexus_rpc import requests
 from nexus_rpc.errors import NotFound
+from nexus_vmm import changes
+from nexus_vmm.changes import Gone
+from nexus_vmm.record import SELECT, to_text, to_vm
 from nexus_vmm.states import Event, State, after
-from nexus_vmm.vm import (
-    Condition,
-    Delay,
-    Exit,
-    ExpireAction,
-    Goal,
-    Lifetime,
-    Network,
-    RestartPolicy,
-    Restarts,
-    Spec,
-    TimeToLive,
-    Transition,
-    Vm,
-)
+from nexus_vmm.vm import Goal, Transition
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from nexus_vmm.vm import Boot
+    from nexus_vmm.vm import Boot, Exit, Lifetime, Restarts, Spec, Vm
 
 MIGRATIONS = (
     """
@@ -66,12 +54,7 @@ MIGRATIONS = (
     ALTER TABLE vms ADD COLUMN lifetime TEXT NOT NULL DEFAULT '{}';
     ALTER TABLE vms ADD COLUMN last_exit TEXT NOT NULL DEFAULT 'null'
     """,
-    """
-    CREATE TABLE changes (
-      revision INTEGER PRIMARY KEY AUTOINCREMENT,
-      vm TEXT NOT NULL
-    ) STRICT
-    """,
+    changes.SCHEMA,
     """
     CREATE TABLE setting_versions (
       version INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -88,12 +71,13 @@ HISTORY = 20
 _FIRST_CID = 3
 _VERSION = "firecracker_version"
 _HOST_BOOT = "host_boot"
+_BEAT = "beat"
 
 
 def find(db: sqlite3.Connection, ref: str) -> Vm | None:
     """Return the VM with the id or name `ref`; no name has the form of an id."""
-    row = db.execute("SELECT * FROM vms WHERE id = ? OR name = ?", (ref, ref)).fetchone()
-    return _vm(row) if row else None
+    row = db.execute(f"{SELECT} WHERE id = ? OR name = ?", (ref, ref)).fetchone()
+    return to_vm(row) if row else None
 
 
 def known(db: sqlite3.Connection, ref: str) -> Vm:
@@ -111,13 +95,7 @@ def not_found(ref: str) -> NotFound:
 
 def every(db: sqlite3.Connection) -> list[Vm]:
     """Return every VM, oldest first."""
-    return [_vm(row) for row in db.execute("SELECT * FROM vms ORDER BY seq")]
-
-
-def page(db: sqlite3.Connection, after_seq: int, size: int) -> list[Vm]:
-    """Return at most `size` VMs made after `after_seq`, oldest first."""
-    found = db.execute("SELECT * FROM vms WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, size))
-    return [_vm(row) for row in found]
+    return [to_vm(row) for row in db.execute(f"{SELECT} ORDER BY seq")]
 
 
 def history(db: sqlite3.Connection, seq: int) -> list[Transition]:
@@ -134,9 +112,10 @@ def insert(db: sqlite3.Connection, vm_id: str, name: str, spec: Spec, now: int) 
     db.execute(
         "INSERT INTO vms (id, name, spec, state, reason, created, changed, goal, boot, pid, cid)"
         " SELECT ?, ?, ?, ?, '', ?, ?, ?, '', 0, max(coalesce(max(cid) + 1, 0), ?) FROM vms",
-        (vm_id, name, json.dumps(asdict(spec)), State.CREATED, now, now, Goal.STOP, _FIRST_CID),
+        (vm_id, name, to_text(spec), State.CREATED, now, now, Goal.STOP, _FIRST_CID),
     )
-    return _vm(db.execute("SELECT * FROM vms WHERE id = ?", (vm_id,)).fetchone())
+    changes.record(db, vm_id)
+    return known(db, vm_id)
 
 
 def move(db: sqlite3.Connection, vm: Vm, event: Event, reason: str, now: int) -> Vm:
@@ -158,58 +137,65 @@ def move(db: sqlite3.Connection, vm: Vm, event: Event, reason: str, now: int) ->
         " (SELECT n FROM transitions WHERE vm = ?1 ORDER BY n DESC LIMIT 1 OFFSET ?2)",
         (vm.seq, HISTORY),
     )
-    return replace(vm, state=new, reason=reason, changed=now)
+    return _changed(db, vm, state=new, reason=reason, changed=now)
 
 
 def set_goal(db: sqlite3.Connection, vm: Vm, goal: Goal) -> Vm:
     """Record what is wanted of a VM."""
     db.execute("UPDATE vms SET goal = ? WHERE seq = ?", (goal, vm.seq))
-    return replace(vm, goal=goal)
+    return _changed(db, vm, goal=goal)
+
+
+def set_reason(db: sqlite3.Connection, vm: Vm, reason: str) -> Vm:
+    """Record another reason for the state that a VM stays in."""
+    db.execute("UPDATE vms SET reason = ? WHERE seq = ?", (reason, vm.seq))
+    return _changed(db, vm, reason=reason)
 
 
 def set_spec(db: sqlite3.Connection, vm: Vm, spec: Spec) -> Vm:
     """Record another spec of a VM."""
     db.execute(
         "UPDATE vms SET spec = ?, revision = revision + 1 WHERE seq = ?",
-        (json.dumps(asdict(spec)), vm.seq),
+        (to_text(spec), vm.seq),
     )
-    return replace(vm, spec=spec, revision=vm.revision + 1)
+    return _changed(db, vm, spec=spec, revision=vm.revision + 1)
 
 
 def set_restarts(db: sqlite3.Connection, vm: Vm, restarts: Restarts) -> Vm:
     """Record how far the restart policy of a VM has got."""
-    db.execute("UPDATE vms SET restarts = ? WHERE seq = ?", (json.dumps(asdict(restarts)), vm.seq))
-    return replace(vm, restarts=restarts)
+    db.execute("UPDATE vms SET restarts = ? WHERE seq = ?", (to_text(restarts), vm.seq))
+    return _changed(db, vm, restarts=restarts)
 
 
 def set_lifetime(db: sqlite3.Connection, vm: Vm, lifetime: Lifetime) -> Vm:
     """Record how far the time to live of a VM has got."""
-    db.execute("UPDATE vms SET lifetime = ? WHERE seq = ?", (json.dumps(asdict(lifetime)), vm.seq))
-    return replace(vm, lifetime=lifetime)
+    db.execute("UPDATE vms SET lifetime = ? WHERE seq = ?", (to_text(lifetime), vm.seq))
+    return _changed(db, vm, lifetime=lifetime)
 
 
 def set_exit(db: sqlite3.Connection, vm: Vm, end: Exit, now: int) -> Vm:
     """Record how the last process of a VM ended, which was noticed `now`."""
     end = replace(end, time=now)
-    db.execute("UPDATE vms SET last_exit = ? WHERE seq = ?", (json.dumps(asdict(end)), vm.seq))
-    return replace(vm, last_exit=end)
+    db.execute("UPDATE vms SET last_exit = ? WHERE seq = ?", (to_text(end), vm.seq))
+    return _changed(db, vm, last_exit=end)
 
 
 def set_boot(db: sqlite3.Connection, vm: Vm, boot: Boot) -> Vm:
     """Record the process that a VM has now."""
     db.execute("UPDATE vms SET boot = ?, pid = ? WHERE seq = ?", (boot.boot, boot.pid, vm.seq))
-    return replace(vm, boot=boot.boot, pid=boot.pid)
+    return _changed(db, vm, boot=boot.boot, pid=boot.pid)
 
 
 def set_rest(db: sqlite3.Connection, vm: Vm) -> Vm:
     """Record that a VM has no process, and that none is wanted."""
     db.execute("UPDATE vms SET pid = 0, goal = ? WHERE seq = ?", (Goal.STOP, vm.seq))
-    return replace(vm, pid=0, goal=Goal.STOP)
+    return _changed(db, vm, pid=0, goal=Goal.STOP)
 
 
-def delete(db: sqlite3.Connection, vm_id: str) -> None:
+def delete(db: sqlite3.Connection, vm_id: str) -> Gone:
     """Remove a VM and its history."""
     db.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
+    return Gone(vm_id, changes.record(db, vm_id))
 
 
 def firecracker_version(db: sqlite3.Connection) -> str:
@@ -232,6 +218,21 @@ def set_host_boot(db: sqlite3.Connection, boot: str) -> None:
     _set_fact(db, _HOST_BOOT, boot)
 
 
+def beat(db: sqlite3.Connection, now: int) -> None:
+    """Record that the database was written at `now`."""
+    _set_fact(db, _BEAT, str(now))
+
+
+def last_beat(db: sqlite3.Connection) -> str:
+    """Return when the database was last written for the sake of it, or ""."""
+    return _fact(db, _BEAT)
+
+
+def _changed(db: sqlite3.Connection, vm: Vm, **values: Any) -> Vm:  # noqa: ANN401  # any fields
+    """Return `vm` with the values that were stored, and with the revision of that."""
+    return replace(vm, **values, change=changes.record(db, vm.id))
+
+
 def _fact(db: sqlite3.Connection, key: str) -> str:
     row = db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
     return str(row["value"]) if row else ""
@@ -239,38 +240,3 @@ def _fact(db: sqlite3.Connection, key: str) -> str:
 
 def _set_fact(db: sqlite3.Connection, key: str, value: str) -> None:
     db.execute("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", (key, value))
-
-
-def _vm(row: sqlite3.Row) -> Vm:
-    values = dict(row)
-    spec = json.loads(values.pop("spec"))
-    network = spec.pop("network")
-    if network:
-        lists = {"dns": tuple(network["dns"]), "search": tuple(network.get("search", ()))}
-        network = Network(**network | lists)
-    # Rows of an earlier release have none of these.
-    restart, ttl = spec.pop("restart", {}), spec.pop("ttl", {})
-    tags = tuple((key, value) for key, value in spec.pop("tags", ()))
-    restarts = json.loads(values.pop("restarts"))
-    last_exit = json.loads(values.pop("last_exit"))
-    return Vm(
-        spec=Spec(**spec, network=network, restart=_policy(**restart), ttl=_ttl(**ttl), tags=tags),
-        restarts=Restarts(**restarts | {"ends": tuple(restarts.get("ends", ()))}),
-        lifetime=Lifetime(**json.loads(values.pop("lifetime"))),
-        last_exit=Exit(**last_exit) if last_exit else None,
-        state=State(values.pop("state")),
-        goal=Goal(values.pop("goal")),
-        **values,
-    )
-
-
-def _policy(
-    condition: str = Condition.NONE, delay: str = Delay.BACKOFF, fixed_seconds: int = 0
-) -> RestartPolicy:
-    return RestartPolicy(Condition(condition), Delay(delay), fixed_seconds)
-
-
-def _ttl(
-    max_seconds: int = 0, idle_seconds: int = 0, action: str = ExpireAction.STOP
-) -> TimeToLive:
-    return TimeToLive(max_seconds, idle_seconds, ExpireAction(action))
