@@ -6,13 +6,16 @@ from pathlib import Path
 
 import vmm_driver
 import vmm_guest
+import vmm_host
 
 from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.database import Database
 from nexus_rpc.errors import Unavailable
 from nexus_vmm import rows
+from nexus_vmm.admission import Admission
 from nexus_vmm.calls import Request
 from nexus_vmm.reconcile import reconcile
+from nexus_vmm.setting_store import SettingStore
 from nexus_vmm.states import LIVE, State
 from nexus_vmm.store import Store
 from nexus_vmm.supervisor import Supervisor
@@ -75,11 +78,12 @@ class _Port:
 
 
 class Host:
-    """What outlives vmm: the database and the world of the driver."""
+    """What outlives vmm: the database, the world of the driver, and the room there is."""
 
     def __init__(self, database):
         self.database = database
         self.world = vmm_driver.World()
+        self.room = vmm_host.FakeHost()
         self.boot = "host-boot-1"
 
     @classmethod
@@ -127,9 +131,9 @@ class Vmm:
     async def compose(cls, host, chaos, tasks):
         vmm = cls()
         vmm.hub = Hub()
-        store = Store(host.database, vmm.hub)
-        for vm in await store.all():
-            vmm.hub.publish(vm)
+        store = Store(host.database, vmm.hub, Admission(host.room))
+        vmm.settings = SettingStore(host.database)
+        await store.fill_hub()
         vmm.store = chaos.around(store)
         driver = chaos.around(vmm_driver.FakeDriver(host.world, chaos.point))
         vmm.work = Work(tasks)
@@ -177,7 +181,7 @@ class Vmm:
     async def until(self, vm_id, state):
         """Return the VM once it is in `state`."""
         async with asyncio.timeout(5), contextlib.aclosing(self.hub.watch()) as changes:
-            async for change in changes:
+            async for _, change in changes:
                 if getattr(change, "id", None) == vm_id and change.state is state:
                     return change
         raise AssertionError
@@ -185,7 +189,7 @@ class Vmm:
     async def until_boot_after(self, vm):
         """Return the VM once it is at another boot than `vm` was."""
         async with asyncio.timeout(5), contextlib.aclosing(self.hub.watch()) as changes:
-            async for change in changes:
+            async for _, change in changes:
                 if getattr(change, "id", None) == vm.id and change.boot not in ("", vm.boot):
                     return change
         raise AssertionError

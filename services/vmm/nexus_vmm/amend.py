@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
+    from nexus_vmm.admission import Admission
     from nexus_vmm.calls import Request
     from nexus_vmm.vm import Network, Spec, Vm
 
@@ -69,11 +70,12 @@ def update(
     fields: Sequence[str],
     *,
     expected: str,
+    admission: Admission,
 ) -> tuple[Vm, bool]:
     """Give the VM the values that `fields` have in `wanted` (see UpdateVm).
 
-    `expected` is the etag that the caller read, or "". Raises NotFound and FailedPrecondition
-    (ETAG_MISMATCH, VM_STATE, FIELD_FIXED).
+    `expected` is the etag that the caller read, or "". Raises NotFound, FailedPrecondition
+    (ETAG_MISMATCH, VM_STATE, FIELD_FIXED) and ResourceExhausted (QUOTA_EXCEEDED).
     """
     vm, done = _claim(db, request, ref)
     if done:
@@ -89,10 +91,11 @@ def update(
     changed = [field for field in fields if getattr(vm.spec, field) != getattr(wanted, field)]
     for field in changed:
         _check_when(vm, field)
+    spec = replace(vm.spec, **{field: getattr(wanted, field) for field in changed})
+    admission.check_tags(db, vm, spec)
     requests.finish(db, request.id)
     if not changed:
         return vm, False
-    spec = replace(vm.spec, **{field: getattr(wanted, field) for field in changed})
     vm = rows.set_spec(db, vm, spec)
     return rows.set_restarts(db, vm, after_update(vm.restarts, spec.restart)), True
 

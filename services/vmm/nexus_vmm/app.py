@@ -7,18 +7,29 @@ import grp
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nexus.vmm.v1 import vmm_pb2_grpc
+from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
+from nexus_rpc.database import Database
 from nexus_rpc.server import Binding
 from nexus_rpc.settings import SettingsError
+from nexus_vmm import rows
+from nexus_vmm.admission import Admission
 from nexus_vmm.assets import Assets
-from nexus_vmm.metrics import count_vms
+from nexus_vmm.consoles import Consoles
+from nexus_vmm.health import Health
+from nexus_vmm.host import LinuxHost
+from nexus_vmm.metrics import count_vms, tell_health
 from nexus_vmm.microvm import FirecrackerDriver
 from nexus_vmm.places import Places
 from nexus_vmm.reconcile import reconcile
 from nexus_vmm.servicer import NAME, VmServicer
+from nexus_vmm.setting_store import SettingStore
+from nexus_vmm.spec import check_spec
+from nexus_vmm.stats import Figures
 from nexus_vmm.store import Store
+from nexus_vmm.subsystems import checks, statuses
 from nexus_vmm.supervisor import Supervisor
 from nexus_vmm.systemd import SystemdUnits
+from nexus_vmm.usage import Meter
 from nexus_vmm.watch import Hub
 from nexus_vmm.work import Work
 
@@ -39,8 +50,11 @@ async def compose(
     places = Places(settings.vms_dir, settings.run_dir, _gid(settings.vsock_group))
     assets = Assets(settings.guest_dir)
     hub = Hub()
-    store = await Store.open(settings.state_dir / "vmm.db", hub)
-    stack.push_async_callback(store.close)
+    database = await Database.open(settings.state_dir / "vmm.db", rows.MIGRATIONS)
+    stack.push_async_callback(database.close)
+    config = SettingStore(database)
+    await config.check()
+    store = await Store.open(database, hub, Admission(LinuxHost(settings.vms_dir)))
     units = await SystemdUnits.open()
     stack.callback(units.close)
     tasks.create_task(units.keep_connected())
@@ -50,8 +64,26 @@ async def compose(
     host_boot = await asyncio.to_thread(_HOST_BOOT.read_text)
     await reconcile(store, driver, supervisor, host_boot.strip())
     count_vms(hub)
-    servicer = VmServicer(store, hub, supervisor, assets, places)
-    return [Binding(NAME, vmm_pb2_grpc.add_VmServiceServicer_to_server, servicer, hub.close)]
+    stack.enter_context(Figures(hub, Meter(places)).served())
+    rooms = (settings.state_dir, settings.vms_dir)
+    health = Health(checks(store, rooms, units, assets, lambda: check_spec(vmm_pb2.VmSpec())))
+    stack.callback(health.close)
+    tell_health(health)
+
+    async def serving() -> dict[str, bool]:
+        return statuses(NAME, await health.now())
+
+    consoles = Consoles(places)
+
+    def stopping() -> None:
+        hub.close()
+        consoles.close()
+
+    servicer = VmServicer(
+        store, hub, supervisor, assets, places, consoles=consoles, health=health
+    )
+    add = vmm_pb2_grpc.add_VmServiceServicer_to_server
+    return [Binding(NAME, add, servicer, stopping, serving)]
 
 
 def _gid(group: str) -> int:

@@ -187,9 +187,9 @@ def set_boot(db: sqlite3.Connection, vm: Vm, boot: Boot) -> Vm:
 
 
 def set_rest(db: sqlite3.Connection, vm: Vm) -> Vm:
-    """Record that a VM has no process, and that none is wanted."""
-    db.execute("UPDATE vms SET pid = 0, goal = ? WHERE seq = ?", (Goal.STOP, vm.seq))
-    return _changed(db, vm, pid=0, goal=Goal.STOP)
+    """Record that a VM has no process."""
+    db.execute("UPDATE vms SET pid = 0 WHERE seq = ?", (vm.seq,))
+    return _changed(db, vm, pid=0)
 
 
 def delete(db: sqlite3.Connection, vm_id: str) -> Gone:

@@ -9,51 +9,52 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from nexus_rpc import requests
-from nexus_rpc.database import Database
 from nexus_rpc.errors import AlreadyExists, FailedPrecondition
-from nexus_vmm import amend, rows
-from nexus_vmm.calls import GOALS, Begun, Elsewhere, reached
-from nexus_vmm.restarts import after_host_boot, judge
-from nexus_vmm.states import LIVE, Event, after
-from nexus_vmm.vm import Goal, Restarts, Vm
-from nexus_vmm.watch import Gone
+from nexus_vmm import amend, changes, moves, rows
+from nexus_vmm.changes import Gone
+from nexus_vmm.clock import moment
+from nexus_vmm.states import Event, after
+from nexus_vmm.vm import Goal, Vm
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
-    from nexus_vmm.calls import Request
-    from nexus_vmm.vm import Boot, Exit, Network, Spec, Transition
+    from nexus_rpc.database import Database
+    from nexus_vmm.admission import Admission
+    from nexus_vmm.calls import Begun, Request
+    from nexus_vmm.capacity import Budget
+    from nexus_vmm.listing import Listing, Page
+    from nexus_vmm.vm import Boot, Exit, Lifetime, Network, Spec, Transition
     from nexus_vmm.watch import Hub
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T", bound="Vm | Gone | None")
+_V = TypeVar("_V", bound="Vm | None")
 
 
 class Store:
     """The VMs of this host. Use `Store.open`."""
 
-    def __init__(self, database: Database, hub: Hub) -> None:
+    def __init__(self, database: Database, hub: Hub, admission: Admission) -> None:
         self._database = database
         self._hub = hub
+        self._admission = admission
         self._order = asyncio.Lock()
 
     @classmethod
-    async def open(cls, path: Path, hub: Hub) -> Store:
-        """Open the database at `path` and tell `hub` what is in it. Raises DatabaseError."""
-        store = cls(await Database.open(path, rows.MIGRATIONS), hub)
-        for vm in await store.all():
-            hub.publish(vm)
+    async def open(cls, database: Database, hub: Hub, admission: Admission) -> Store:
+        """Return the store in `database`, and tell `hub` what is in it."""
+        store = cls(database, hub, admission)
+        await store.fill_hub()
         return store
 
-    async def close(self) -> None:
-        """Close the database."""
-        await self._database.close()
+    async def fill_hub(self) -> None:
+        """Tell the hub what there is, before anything changes."""
+        self._hub.load(*await self._database.read(lambda db: (rows.every(db), changes.read(db))))
 
     async def find(self, ref: str) -> Vm:
         """Return the VM with the id or name `ref`. Raises NotFound (VM_NOT_FOUND)."""
@@ -63,17 +64,26 @@ class Store:
         """Return every VM, oldest first."""
         return await self._database.read(rows.every)
 
-    async def page(self, after_seq: int, size: int) -> list[Vm]:
-        """Return at most `size` VMs made after the one with `seq` `after_seq`, oldest first."""
-        return await self._database.read(lambda db: rows.page(db, after_seq, size))
+    async def page(self, listing: Listing) -> Page:
+        """Return the page of a list."""
+        return await self._database.read(listing.page)
 
     async def history(self, vm: Vm) -> list[Transition]:
         """Return the last changes of the VM's state, oldest first."""
         return await self._database.read(lambda db: rows.history(db, vm.seq))
 
+    async def budgets(self) -> list[Budget]:
+        """Return the budgets of the host and the quotas of tags. Raises OSError."""
+        return await self._database.read(self._admission.budgets)
+
     async def firecracker_version(self) -> str:
         """Return the version of the last Firecracker that booted here, or ""."""
         return await self._database.read(rows.firecracker_version)
+
+    async def beat(self) -> None:
+        """Write something, and read it again: whether the store works. Raises sqlite3.Error."""
+        await self._database.write(lambda db: rows.beat(db, _now()))
+        await self._database.read(rows.last_beat)
 
     async def reserve(self, request: Request, vm_id: str) -> str:
         """Return the id that the VM of a CreateVm gets: `vm_id`, or its first call's."""
@@ -86,7 +96,8 @@ class Store:
     async def check_new(self, request: Request, vm_id: str, name: str, spec: Spec) -> Vm | None:
         """Return the VM if it was made already, or None if it can be.
 
-        Raises AlreadyExists (NAME_TAKEN, VM_ID_TAKEN), and NotFound if it was made and deleted.
+        Raises AlreadyExists (NAME_TAKEN, VM_ID_TAKEN), NotFound if it was made and deleted, and
+        ResourceExhausted (NO_CAPACITY, QUOTA_EXCEEDED).
         """
 
         def work(db: sqlite3.Connection) -> Vm | None:
@@ -103,22 +114,26 @@ class Store:
                     "leave vm_id out to get a fresh one",
                     vm=vm_id,
                 )
-            if vm is None and rows.find(db, name) is not None:
-                raise _name_taken(name)
+            if vm is None:
+                self._check_new(db, name, spec)
             return vm
 
         return await self._database.write(work)
 
     async def insert(self, request: Request, vm_id: str, name: str, spec: Spec) -> Vm:
-        """Record a new VM, and that `request` is done. Raises AlreadyExists (NAME_TAKEN)."""
+        """Record a new VM, and that `request` is done. Raises as `check_new` does."""
 
         def work(db: sqlite3.Connection) -> Vm:
-            if rows.find(db, name) is not None:
-                raise _name_taken(name)
+            self._check_new(db, name, spec)
             requests.finish(db, request.id)
             return rows.insert(db, vm_id, name, spec, _now())
 
         return await self._commit(work)
+
+    def _check_new(self, db: sqlite3.Connection, name: str, spec: Spec) -> None:
+        if rows.find(db, name) is not None:
+            raise _name_taken(name)
+        self._admission.check_new(db, name, spec)
 
     async def forget(self, request: Request) -> None:
         """Free the request id of a call that failed and changed nothing."""
@@ -129,35 +144,14 @@ class Store:
         """Check that `event`, which a caller asks for, may happen, and record that it is wanted.
 
         `locked` is the id of the VM whose lock is held. Nothing has happened yet when this raises
-        FailedPrecondition (VM_STATE), NotFound, or Elsewhere.
+        FailedPrecondition (VM_STATE), NotFound, ResourceExhausted (NO_CAPACITY, QUOTA_EXCEEDED),
+        or Elsewhere.
         """
 
-        def work(db: sqlite3.Connection) -> Begun:
-            named = rows.find(db, ref)
-            claim = requests.claim(
-                db, request.id, request.method, request.body, named.id if named else ""
-            )
-            # A repeat is about the VM of the first call, whoever has the name now.
-            vm = rows.find(db, claim.subject) if claim.subject else None
-            if claim.state == "done" or (claim.state == "pending" and reached(event, vm)):
-                requests.finish(db, request.id)
-                return Begun(vm, done=True)
-            if vm is None:
-                raise rows.not_found(ref)
-            if vm.id != locked:
-                raise Elsewhere(vm.id)
-            after(vm.state, event, vm.name)
-            if vm.goal is Goal.DELETE and event is not Event.DELETE:
-                raise FailedPrecondition(
-                    "VM_STATE", f"VM {vm.name!r} is being deleted; repeat DeleteVm", vm=vm.name
-                )
-            vm = rows.set_goal(db, vm, GOALS[event])
-            # What is asked for now takes the place of what the restart policy had pending.
-            kept = Restarts() if event is Event.START else replace(vm.restarts, due=0)
-            return Begun(rows.set_restarts(db, vm, kept), done=False)
-
         async with self._order:
-            begun = await self._database.write(work)
+            begun = await self._database.write(
+                lambda db: moves.begin(db, self._admission, request, ref, event, locked=locked)
+            )
             if begun.vm and not begun.done:
                 self._tell_unless_known(begun.vm)
         return begun
@@ -165,37 +159,38 @@ class Store:
     async def take_up(self, vm_id: str, due: int) -> Vm | None:
         """Record that the start that is pending for `due` is under way.
 
-        Returns None, and records nothing, where it is not pending any more.
+        Returns None, and records nothing, where it is not pending any more. Raises
+        ResourceExhausted (NO_CAPACITY, QUOTA_EXCEEDED): it stays pending, and the VM's reason says
+        what it waits for.
         """
 
-        def work(db: sqlite3.Connection) -> Vm | None:
-            vm = rows.find(db, vm_id)
-            if vm is None or vm.restarts.due != due or vm.state in LIVE:
-                return None
-            return None if vm.goal is Goal.DELETE else rows.set_goal(db, vm, Goal.RUN)
-
-        return await self._database.write(work)
+        async with self._order:
+            vm, refusal = await self._database.write(
+                lambda db: moves.take_up(db, self._admission, vm_id, due)
+            )
+            if refusal and vm:
+                self._hub.publish(vm)
+        if refusal:
+            raise refusal
+        return vm
 
     async def put_back(self, vm: Vm) -> Vm:
         """Record that the pending start that was under way is pending as before."""
-        async with self._order:
-            vm = await self._database.write(lambda db: rows.set_goal(db, vm, Goal.STOP))
+        return await self._tell(lambda db: rows.set_goal(db, vm, Goal.STOP))
+
+    async def boots_again(self, vm: Vm) -> Vm:
+        """Record that the VM is being booted once more."""
+        return await self._tell(lambda db: rows.set_goal(db, vm, Goal.AGAIN))
+
+    async def host_booted(self, boot: str) -> bool:
+        """Record the boot of the host that this is, and what follows for all VMs from another one.
+
+        Returns whether it is another one than that of before.
+        """
+        changed = await self._database.write(lambda db: moves.host_booted(db, boot, moment()))
+        for vm in changed or ():
             self._hub.publish(vm)
-        return vm
-
-    async def host_booted(self, boot: str) -> None:
-        """Record the boot of the host that this is; after another one, what follows for all VMs."""
-
-        def work(db: sqlite3.Connection) -> list[Vm]:
-            last = rows.host_boot(db)
-            rows.set_host_boot(db, boot)
-            if last in ("", boot):
-                return []
-            now = _now()
-            return [rows.set_restarts(db, vm, after_host_boot(vm, now)) for vm in rows.every(db)]
-
-        for vm in await self._database.write(work):
-            self._hub.publish(vm)
+        return changed is not None
 
     async def started(
         self,
@@ -206,29 +201,27 @@ class Store:
         event: Event = Event.START,
     ) -> Vm:
         """Record that the VM's vCPUs run (START or BOOT_AGAIN), and that `request` is done."""
-
-        def work(db: sqlite3.Connection) -> Vm:
-            vm = rows.move(db, rows.known(db, vm_id), event, reason, _now())
-            rows.set_firecracker_version(db, boot.version)
-            if request:
-                requests.finish(db, request.id)
-            # Pending is only what the policy starts; StartVm and the boot watchdog clear it.
-            count = vm.restarts.count + (vm.restarts.due != 0)
-            began = replace(vm.restarts, count=count, due=0, began=vm.changed)
-            return rows.set_restarts(db, rows.set_boot(db, vm, boot), began)
-
-        return await self._commit(work)
+        return await self._commit(
+            lambda db: moves.started(db, request, vm_id, boot, reason, event, moment())
+        )
 
     async def halted(self, request: Request | None, vm_id: str, event: Event, reason: str) -> Vm:
         """Record that the VM's vCPUs stand still or run again (PAUSE, RESUME)."""
+        return await self._commit(
+            lambda db: moves.halted(db, request, vm_id, event, reason, moment())
+        )
 
-        def work(db: sqlite3.Connection) -> Vm:
-            vm = rows.move(db, rows.known(db, vm_id), event, reason, _now())
-            if request:
-                requests.finish(db, request.id)
-            return vm
+    async def expire(self, vm_id: str) -> Vm:
+        """Record what is wanted of a VM whose time has ended."""
+        return await self._tell(lambda db: moves.expire(db, vm_id))
 
-        return await self._commit(work)
+    async def set_lifetime(self, vm: Vm, life: Lifetime) -> Vm:
+        """Record how far the time to live of a VM has got."""
+        return await self._tell(lambda db: rows.set_lifetime(db, rows.known(db, vm.id), life))
+
+    async def drain(self, vm_id: str) -> Vm | None:
+        """Record that the host's shutdown stops a VM; None where there is nothing to stop."""
+        return await self._tell(lambda db: moves.drain(db, vm_id))
 
     async def withdraw(self, request: Request, vm: Vm, goal: Goal) -> None:
         """Record that what was begun for the VM has failed, and `goal` is wanted as before."""
@@ -248,20 +241,9 @@ class Store:
         with STOP and forgotten with START_FAILED.
         """
 
-        def work(db: sqlite3.Connection) -> Vm:
-            now = _now()
-            vm = rows.known(db, vm_id)
-            verdict = judge(vm, event, end, now, words)
-            vm = rows.move(db, vm, event, verdict.reason, now)
-            if verdict.gave_up:
-                vm = rows.move(db, vm, Event.GAVE_UP, verdict.gave_up, now)
-            if request and event is Event.STOP:
-                requests.finish(db, request.id)
-            elif request:
-                requests.forget(db, request.id)
-            return rows.set_restarts(db, rows.set_rest(db, vm), verdict.restarts)
-
-        return await self._commit(work)
+        return await self._commit(
+            lambda db: moves.rested(db, request, vm_id, event, end, words, moment())
+        )
 
     async def report(self, ref: str, boot: str, event: Event, reason: str) -> Vm:
         """Record what the guest of the boot `boot` did; a repeat changes nothing.
@@ -295,17 +277,19 @@ class Store:
     ) -> Vm:
         """Record other values of `fields` of a VM's spec; see `amend.update`."""
         return await self._amend(
-            lambda db: amend.update(db, request, ref, wanted, fields, expected=etag)
+            lambda db: amend.update(
+                db, request, ref, wanted, fields, expected=etag, admission=self._admission
+            )
         )
 
     async def deleted(self, request: Request | None, vm_id: str) -> None:
         """Record that nothing of the VM is left, and that `request` is done."""
 
         def work(db: sqlite3.Connection) -> Gone:
-            rows.delete(db, vm_id)
+            gone = rows.delete(db, vm_id)
             if request:
                 requests.finish(db, request.id)
-            return Gone(vm_id)
+            return gone
 
         await self._commit(work)
 
@@ -317,6 +301,14 @@ class Store:
                 self._hub.publish(vm)
         return vm
 
+    async def _tell(self, work: Callable[[sqlite3.Connection], _V]) -> _V:
+        """Do `work`, which leaves the VM in its state, and tell the VM if there is one."""
+        async with self._order:
+            vm = await self._database.write(work)
+            if vm is not None:
+                self._hub.publish(vm)
+        return vm
+
     async def _commit(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         async with self._order:
             change = await self._database.write(work)
@@ -325,14 +317,14 @@ class Store:
         return change
 
     def _tell_unless_known(self, vm: Vm) -> None:
-        """Tell of a start that is not pending any more."""
+        """Tell of a start that is not pending any more, and of a stop that has begun."""
         before = self._hub.get(vm.id)
-        if before and before.restarts.due != vm.restarts.due:
+        if before and (before.restarts.due != vm.restarts.due or vm.stopping):
             self._hub.publish(vm)
 
     def _told(self, change: Vm | Gone) -> None:
         if isinstance(change, Gone):
-            _log.info("VM %s: deleted", change)
+            _log.info("VM %s: deleted", change.id)
         elif before := self._hub.get(change.id):
             step = f"{before.state} -> {change.state}"
             _log.info("VM %s: %s (%s)", change.id, step, change.reason)

@@ -15,10 +15,11 @@ from nexus.vmm.v1 import vmm_pb2 as pb
 from nexus.vmm.v1 import vmm_pb2_grpc
 from nexus_rpc.errors import from_rpc_error
 from nexus_rpc.interceptors import AroundCalls, errors
+from nexus_vmm.admission import Admission
 from nexus_vmm.servicer import VmServicer
 from nexus_vmm.store import Store
 from nexus_vmm.supervisor import Supervisor
-from nexus_vmm.watch import LIMIT, Hub
+from nexus_vmm.watch import RECENT, Hub
 from nexus_vmm.work import Work
 
 FIXED = pb.RestartPolicy(delay=pb.RESTART_DELAY_FIXED)
@@ -30,7 +31,8 @@ RESTART_SECONDS = "spec.restart.fixed_seconds"
 async def serving(directory, host):
     async with asyncio.TaskGroup() as tasks:
         hub = Hub()
-        store = Store(host.database, hub)
+        store = Store(host.database, hub, Admission(host.room))
+        await store.fill_hub()
         supervisor = Supervisor(store, vmm_driver.FakeDriver(host.world), Work(tasks))
         places = vmm_guest.places(directory)
         assets = vmm_guest.guest_files(directory / "guest")
@@ -179,13 +181,39 @@ async def test_watch_tells_present_and_changes(vmm):
     call.cancel()
 
 
-async def test_a_watcher_that_lags_is_told(vmm):
+async def test_a_watcher_that_does_not_read_slows_nobody_and_is_told_what_is_now(vmm):
     call = vmm.WatchVms(pb.WatchVmsRequest())
-    assert (await anext(aiter(call))).synced
-    for number in range(LIMIT + 1):
-        vmm.hub.publish(vmm_guest.vm(reason=str(number)))
-    error = await refusal(call)
-    assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCH_LAGGED")
+    first = (await anext(aiter(call))).revision + 1
+    last = first + 20 * RECENT
+    for revision in range(first, last):
+        vmm.hub.publish(vmm_guest.vm(change=revision))
+        if revision % RECENT == 0:
+            await vmm.GetInfo(pb.GetInfoRequest())
+    told = []
+    while not told or told[-1] < last - 1:
+        told.append((await call.read()).revision)
+    assert told == sorted(set(told))
+    assert len(told) < last - first
+    call.cancel()
+
+
+async def test_a_watch_carries_on_after_a_revision_or_says_what_it_missed(vmm):
+    await vmm.CreateVm(pb.CreateVmRequest(name="old"))
+    call = vmm.WatchVms(pb.WatchVmsRequest())
+    assert (await call.read()).revision == 0
+    revision = (await call.read()).revision
+    call.cancel()
+    await vmm.CreateVm(pb.CreateVmRequest(name="new"))
+    call = vmm.WatchVms(pb.WatchVmsRequest(after_revision=revision))
+    told = await call.read()
+    assert (told.vm.name, told.revision > revision) == ("new", True)
+    assert await call.read() == pb.WatchVmsResponse(synced=True, revision=told.revision)
+    call.cancel()
+    call = vmm.WatchVms(pb.WatchVmsRequest(after_revision=1))
+    assert await call.read() == pb.WatchVmsResponse(missed=True)
+    assert [(await call.read()).vm.name for _ in range(2)] == ["old", "new"]
+    assert (await call.read()).synced
+    call.cancel()
 
 
 @pytest.mark.parametrize(("tail", "size"), [(0, 200_000), (70_000, 70_000)])
