@@ -1,20 +1,17 @@
-"""The serial console of a VM, as the log writer of its unit keeps it.
-
-The writer (rotatelogs, see `deploy/bin/nexus-vm-launch`) goes round a few files, and the time of
-its last change tells a file's place. It writes as the VM's user: whoever broke out of Firecracker
-may put anything here, so nothing but regular files is opened, and no link followed.
-"""
+"""Reading the serial console of a VM out of the pieces of its log."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import stat
-from itertools import islice
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from nexus_vmm.pieces import pieces, read_piece
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from nexus_vmm.pieces import Piece
 
 LIMIT = 1024 * 1024
 """Bytes of the log that are kept (see GetConsoleLog)."""
@@ -22,20 +19,110 @@ LIMIT = 1024 * 1024
 _LINES = 5
 _WORDS = 400
 _WORDS_READ = 4096
-_MAX_FILES = 16
-_MAX_ENTRIES = 1024
+_LOOKS = 3
 
 
-def read_console(directory: Path, tail_bytes: int) -> bytes:
-    """Return the last `tail_bytes` of the log, or all that is kept for 0. Blocks on the disk."""
-    wanted = min(tail_bytes or LIMIT, LIMIT)
-    pieces: list[bytes] = []
-    with contextlib.ExitStack() as stack:
-        # All are open before one is read: what is rotated away meanwhile can still be read.
-        for handle, size in reversed(_open_all(directory, stack)):
-            pieces.append(os.pread(handle, wanted, max(0, size - wanted)) if wanted else b"")
-            wanted -= len(pieces[-1])
-    return b"".join(reversed(pieces))
+class Printed(NamedTuple):
+    """What was printed. `lost` is how many bytes before it cannot be read any more; 1 where some
+    may be lost and their number cannot be known."""
+
+    data: bytes
+    lost: int
+
+
+class Reader:
+    """Reads on through the log, piece by piece, over boots of the VM. Blocks on the disk.
+
+    Pieces are known by their inode, as they are renamed and written anew. Only the newest one
+    grows. One that it was at, and that has changed after others, was emptied: the writer went all
+    the way round since the last look.
+    """
+
+    def __init__(self, directory: Path, since: int = 0) -> None:
+        """`since`, in nanoseconds since the epoch: what was last changed before is passed over."""
+        self._directory = directory
+        self._since = since
+        self._seen: dict[int, tuple[int, int]] = {}
+        self._newest = 0
+        self._offset = 0
+
+    def more(self) -> Printed:
+        """Return what was printed since the last call, the last `LIMIT` bytes of it at most.
+
+        Raises FileNotFoundError once the log was removed, and OSError.
+        """
+        data = bytearray()
+        lost = 0
+        for _ in range(_LOOKS):  # pieces may be put aside between a look and a reading
+            parts, missing = self._look()
+            lost += missing
+            for number, (piece, start) in enumerate(parts):
+                text = read_piece(piece, start, growing=number == len(parts) - 1)
+                if text is None:
+                    break
+                data += text
+                self._pass(piece)
+            else:
+                break
+        return Printed(bytes(data[-LIMIT:]), lost + max(0, len(data) - LIMIT))
+
+    def _look(self) -> tuple[Sequence[tuple[Piece, int]], int]:
+        """Return the pieces with news and where these begin in them, and how much was missed."""
+        found = pieces(self._directory)
+        present = {piece.inode for piece in found}
+        lost = 0
+        if self._offset and self._newest not in present:
+            lost += self._lose()
+        self._seen = {inode: seen for inode, seen in self._seen.items() if inode in present}
+        parts: list[tuple[Piece, int]] = []
+        for piece in found:
+            if self._seen.get(piece.inode) == (piece.changed, piece.size):
+                continue
+            if piece.changed < self._since:
+                self._pass(piece)
+                continue
+            start = 0
+            if piece.inode == self._newest:
+                if not parts and piece.size >= self._offset:
+                    start = self._offset
+                else:
+                    lost += self._lose()
+            parts.append((piece, start))
+        return _last_of(parts, lost)
+
+    def _lose(self) -> int:
+        """Give up the place in the log; how much was printed after it cannot be known."""
+        self._newest = self._offset = 0
+        return 1
+
+    def _pass(self, piece: Piece) -> None:
+        self._seen[piece.inode] = (piece.changed, piece.size)
+        self._newest, self._offset = piece.inode, piece.size
+
+
+def read_console(
+    directory: Path, tail_bytes: int = 0, tail_lines: int = 0, since: int = 0
+) -> bytes:
+    """Return the log, or its end: `tail_bytes`, `tail_lines`, whichever is less; 0 is no bound.
+
+    `since` is as for `Reader`. Blocks on the disk.
+    """
+    with suppress(FileNotFoundError):
+        return tail(Reader(directory, since).more().data, tail_bytes, tail_lines)
+    return b""
+
+
+def tail(log: bytes, tail_bytes: int, tail_lines: int) -> bytes:
+    """Return the end of `log`, as `read_console` does."""
+    start = max(0, len(log) - tail_bytes) if tail_bytes else 0
+    if not tail_lines:
+        return log[start:]
+    end = len(log) - log.endswith(b"\n")
+    for _ in range(tail_lines):
+        end = log.rfind(b"\n", start, end)
+        if end < 0:
+            return log[start:]
+    return log[end + 1 :]
 
 
 def last_words(directory: Path) -> str:
@@ -52,22 +139,13 @@ def _plain(line: str) -> str:
     return "".join(char if char.isprintable() else " " for char in line)
 
 
-def _open_all(directory: Path, stack: contextlib.ExitStack) -> list[tuple[int, int]]:
-    """Return handle and size of each file of the log, oldest first."""
-    found: list[tuple[int, int, int]] = []
-    try:
-        with os.scandir(directory) as entries:
-            some = [directory / entry.name for entry in islice(entries, _MAX_ENTRIES)]
-    except FileNotFoundError:
-        return []
-    paths = sorted(path for path in some if not path.name.startswith("."))
-    for path in paths[:_MAX_FILES]:
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:  # a link, or gone already
-            continue
-        stack.callback(os.close, handle)
-        status = os.fstat(handle)
-        if stat.S_ISREG(status.st_mode):
-            found.append((status.st_mtime_ns, handle, status.st_size))
-    return [(handle, size) for _, handle, size in sorted(found)]
+def _last_of(parts: list[tuple[Piece, int]], lost: int) -> tuple[list[tuple[Piece, int]], int]:
+    """Return `parts` without what is further than `LIMIT` from the end, which counts as `lost`."""
+    room = LIMIT
+    bounded = []
+    for piece, start in reversed(parts):
+        within = max(start, piece.size - room)
+        room -= piece.size - within
+        lost += within - start
+        bounded.append((piece, within))
+    return bounded[::-1], lost
