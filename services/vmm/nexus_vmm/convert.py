@@ -9,11 +9,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.ids import vm_uid
 from nexus_vmm.amend import etag
+from nexus_vmm.lifetime import ends_at
 from nexus_vmm.policy import policy_to_proto
 from nexus_vmm.states import LIVE, Event, State
 from nexus_vmm.ttl import ttl_to_proto
 from nexus_vmm.vm import TimeToLive
-from nexus_vmm.watch import Gone, Synced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nexus_vmm.places import Places
     from nexus_vmm.vm import Exit, Network, Spec, Transition, Vm
 
-_STATES: dict[State, vmm_pb2.VmState.ValueType] = {
+STATES: dict[State, vmm_pb2.VmState.ValueType] = {
     State.CREATED: vmm_pb2.VM_STATE_CREATED,
     State.RUNNING: vmm_pb2.VM_STATE_RUNNING,
     State.ONLINE: vmm_pb2.VM_STATE_ONLINE,
@@ -33,6 +33,7 @@ _STATES: dict[State, vmm_pb2.VmState.ValueType] = {
     State.CRASHED: vmm_pb2.VM_STATE_CRASHED,
     State.FAILED: vmm_pb2.VM_STATE_FAILED,
 }
+"""The states as the API numbers them."""
 
 GUEST_EVENTS: dict[vmm_pb2.GuestEvent.ValueType, Event] = {
     vmm_pb2.GUEST_EVENT_HELLO: Event.HELLO,
@@ -48,7 +49,7 @@ def to_proto(vm: Vm, places: Places, history: Sequence[Transition] = ()) -> vmm_
         id=vm.id,
         name=vm.name,
         spec=_spec(vm.spec),
-        state=_STATES[vm.state],
+        state=STATES[vm.state],
         state_reason=vm.reason,
         create_time=_time(vm.created),
         state_time=_time(vm.changed),
@@ -60,18 +61,12 @@ def to_proto(vm: Vm, places: Places, history: Sequence[Transition] = ()) -> vmm_
         next_start_time=_time(vm.restarts.due) if vm.restarts.due else None,
         restarts=vm.restarts.count,
         etag=etag(vm),
+        expire_time=_time(end) if (end := ends_at(vm)) else None,
+        expiring=vm.lifetime.warned,
+        stopping=vm.stopping,
         last_exit=_exit(vm.last_exit) if vm.last_exit else None,
         uid=vm_uid(vm.id),
     )
-
-
-def to_event(change: Vm | Gone | Synced, places: Places) -> vmm_pb2.WatchVmsResponse:
-    """Return what a watcher is told of `change`."""
-    if isinstance(change, Synced):
-        return vmm_pb2.WatchVmsResponse(synced=True)
-    if isinstance(change, Gone):
-        return vmm_pb2.WatchVmsResponse(deleted_vm_id=change)
-    return vmm_pb2.WatchVmsResponse(vm=to_proto(change, places))
 
 
 def _spec(spec: Spec) -> vmm_pb2.VmSpec:
@@ -116,8 +111,8 @@ def _exit(end: Exit) -> vmm_pb2.Exit:
 def _transition(change: Transition) -> vmm_pb2.Transition:
     # `from` is a keyword, so it goes in as a mapping.
     return vmm_pb2.Transition(
-        **{"from": _STATES[change.old]},
-        to=_STATES[change.new],
+        **{"from": STATES[change.old]},
+        to=STATES[change.new],
         reason=change.reason,
         time=_time(change.time),
     )

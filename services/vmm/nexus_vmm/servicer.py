@@ -5,20 +5,23 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
-from nexus_rpc import paging
 from nexus_rpc.errors import invalid_field
 from nexus_rpc.ids import check_name, check_vm_id, check_vm_ref
 from nexus_vmm.amend import check_mask
 from nexus_vmm.calls import Request
-from nexus_vmm.console import read_console
-from nexus_vmm.convert import GUEST_EVENTS, to_event, to_proto
+from nexus_vmm.consoles import check_wanted
+from nexus_vmm.convert import GUEST_EVENTS, to_proto
+from nexus_vmm.events import Events
 from nexus_vmm.interface import check_interface
+from nexus_vmm.listing import check_listing
+from nexus_vmm.serial import check_typed
 from nexus_vmm.spec import check_spec
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from nexus_vmm.assets import Assets
+    from nexus_vmm.consoles import Consoles
+    from nexus_vmm.health import Health
     from nexus_vmm.places import Places
     from nexus_vmm.store import Store
     from nexus_vmm.supervisor import Supervisor
@@ -39,7 +44,6 @@ _MAX_GRACE = 300
 _MAX_REASON = 512
 _MAX_BOOT = 64
 _MAX_ETAG = 64
-_CHUNK = 64 * 1024
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -48,13 +52,24 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
     """Serves `nexus.vmm.v1.VmService`; its proto is the manual."""
 
     def __init__(
-        self, store: Store, hub: Hub, supervisor: Supervisor, assets: Assets, places: Places
+        self,
+        store: Store,
+        hub: Hub,
+        supervisor: Supervisor,
+        assets: Assets,
+        places: Places,
+        *,
+        consoles: Consoles,
+        health: Health,
     ) -> None:
         self._store = store
         self._hub = hub
         self._supervisor = supervisor
         self._assets = assets
         self._places = places
+        self._events = Events(places)
+        self._consoles = consoles
+        self._health = health
 
     async def CreateVm(
         self, request: vmm_pb2.CreateVmRequest, context: Context
@@ -78,13 +93,13 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
         self, request: vmm_pb2.ListVmsRequest, context: Context
     ) -> vmm_pb2.ListVmsResponse:
         """Return a page of VMs."""
-        size = paging.page_size(request.page_size)
-        # One more than asked for tells whether there is another page.
-        vms = await self._store.page(paging.decode(request.page_token), size + 1)
-        return vmm_pb2.ListVmsResponse(
-            vms=[to_proto(vm, self._places) for vm in vms[:size]],
-            next_page_token=paging.encode(vms[size - 1].seq) if len(vms) > size else "",
-        )
+        listing = check_listing(request)
+        page = await self._store.page(listing)
+        vms = [to_proto(vm, self._places, page.histories.get(vm.seq, ())) for vm in page.vms]
+        if listing.mask:
+            for vm in vms:
+                listing.mask.apply(vm)
+        return vmm_pb2.ListVmsResponse(vms=vms, next_page_token=page.next_token)
 
     async def StartVm(
         self, request: vmm_pb2.StartVmRequest, context: Context
@@ -167,17 +182,25 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
         self, request: vmm_pb2.WatchVmsRequest, context: Context
     ) -> AsyncIterator[vmm_pb2.WatchVmsResponse]:
         """Stream the present, and then each change."""
-        async for change in self._hub.watch():
-            yield to_event(change, self._places)
+        async for told in self._hub.watch(request.after_revision):
+            yield self._events.of(told)
 
     async def GetConsoleLog(
         self, request: vmm_pb2.GetConsoleLogRequest, context: Context
     ) -> AsyncIterator[vmm_pb2.GetConsoleLogResponse]:
         """Stream the console log, oldest first."""
         vm = await self._store.find(check_vm_ref("vm", request.vm))
-        log = await asyncio.to_thread(read_console, self._places.console(vm.id), request.tail_bytes)
-        for start in range(0, len(log), _CHUNK):
-            yield vmm_pb2.GetConsoleLogResponse(data=log[start : start + _CHUNK])
+        async with aclosing(self._consoles.read(vm, check_wanted(request))) as chunks:
+            async for data, dropped in chunks:
+                yield vmm_pb2.GetConsoleLogResponse(data=data, dropped_bytes=dropped)
+
+    async def WriteConsole(
+        self, request: vmm_pb2.WriteConsoleRequest, context: Context
+    ) -> vmm_pb2.WriteConsoleResponse:
+        """Type into a live VM's console."""
+        data = check_typed("data", request.data)
+        self._consoles.type(await self._store.find(check_vm_ref("vm", request.vm)), data)
+        return vmm_pb2.WriteConsoleResponse()
 
     async def ReportGuest(
         self, request: vmm_pb2.ReportGuestRequest, context: Context
@@ -200,11 +223,17 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
         self, request: vmm_pb2.GetInfoRequest, context: Context
     ) -> vmm_pb2.GetInfoResponse:
         """Return what this service runs with."""
+        seen = await self._health.now()
+        stored = await self._store.firecracker_version() if self._health.works("store") else ""
         return vmm_pb2.GetInfoResponse(
             version=version("nexus-vmm"),
-            firecracker_version=await self._store.firecracker_version(),
+            firecracker_version=stored,
             images=await asyncio.to_thread(self._assets.images),
             kernels=await asyncio.to_thread(self._assets.kernels),
+            subsystems=[
+                vmm_pb2.Subsystem(name=one.name, ok=one.ok, detail=one.detail)
+                for one in seen
+            ],
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ class Goal(StrEnum):
     """What was last asked for: where a restart of vmm carries on from."""
 
     RUN = "run"
+    AGAIN = "boot again"
     PAUSE = "pause"
     STOP = "stop"
     DELETE = "delete"
@@ -107,13 +108,15 @@ class Lifetime:
     """How far the time to live of a VM has got. Times in microseconds since the epoch, 0 for none.
 
     `began`: when the absolute time began. `used`: the last use. `traffic`: packets that its TAP had
-    carried then. `warned`: watchers were told that the end is near.
+    carried then. `warned`: watchers were told that the end is near. `offset`: from the boot of the
+    host to the epoch, by the clock that these were taken from (see `clock`).
     """
 
     began: int = 0
     used: int = 0
     traffic: int = 0
     warned: bool = False
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,8 @@ class Restarts:
 
     `count`: starts by the policy since the last StartVm. `due`: when the next one is, 0 for none.
     `began`: when the last process began. `streak`: ends in a row of a VM that had not run well.
-    `ends`: the last ends that the policy answered.
+    `ends`: the last ends that the policy answered. `drained`: the host's shutdown stopped it, and
+    the next boot of the host goes on as if it had not.
     """
 
     count: int = 0
@@ -130,6 +134,7 @@ class Restarts:
     began: int = 0
     streak: int = 0
     ends: tuple[int, ...] = ()
+    drained: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ class Vm:
 
     `seq` counts creations and orders lists. `boot` is the systemd invocation id of the last
     start, `pid` Firecracker's process id while the VM is live, otherwise 0. `revision` counts
-    changes of the spec.
+    changes of the spec. `change` is the revision, in the log of all VMs, of its last change.
     """
 
     seq: int
@@ -167,6 +172,12 @@ class Vm:
     revision: int
     lifetime: Lifetime = Lifetime()
     last_exit: Exit | None = None
+    change: int = field(default=0, compare=False)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether there is a process that is to end."""
+        return self.pid != 0 and self.goal in (Goal.STOP, Goal.DELETE)
 
 
 @dataclass(frozen=True)

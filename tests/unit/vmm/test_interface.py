@@ -49,7 +49,7 @@ async def test_a_change_is_told_once(vmm, host):
     await vmm.set_network(MOVED)
     await vmm.set_network(MOVED)
     await vmm.set_network(NETWORK)
-    seen = [(await anext(told)).spec.network for _ in range(2)]
+    seen = [(await anext(told)).what.spec.network for _ in range(2)]
     assert seen == [MOVED, NETWORK]
     await told.aclose()
 

@@ -6,8 +6,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from nexus_vmm import metrics
+from nexus_vmm.health import Health, Unwell
 from nexus_vmm.states import State
-from nexus_vmm.watch import Gone, Hub
+from nexus_vmm.changes import Gone
+from nexus_vmm.watch import Hub
 
 
 @pytest.fixture
@@ -35,3 +37,21 @@ def test_vms_are_counted_by_state(reader):
 def test_a_stage_that_fails_is_not_measured():
     with pytest.raises(OSError, match="full"), metrics.stage("prepare"):
         raise OSError("full")
+
+
+async def test_subsystems_are_told_as_they_were_last_seen(reader):
+    async def well():
+        return "fine"
+
+    async def broken():
+        raise Unwell("no KVM")
+
+    health = Health({"store": well, "kvm": broken})
+    metrics.tell_health(health)
+    assert not reader.get_metrics_data()
+    await health.now()
+    (resource,) = reader.get_metrics_data().resource_metrics
+    (gauge,) = resource.scope_metrics[0].metrics
+    assert gauge.name == "nexus.vmm.healthy"
+    told = {point.attributes["subsystem"]: point.value for point in gauge.data.data_points}
+    assert told == {"store": 1, "kvm": 0}

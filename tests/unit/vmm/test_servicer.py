@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sqlite3
 from importlib.metadata import version
 
 import grpc
@@ -16,6 +17,8 @@ from nexus.vmm.v1 import vmm_pb2_grpc
 from nexus_rpc.errors import from_rpc_error
 from nexus_rpc.interceptors import AroundCalls, errors
 from nexus_vmm.admission import Admission
+from nexus_vmm.consoles import Consoles
+from nexus_vmm.health import Health, Unwell
 from nexus_vmm.servicer import VmServicer
 from nexus_vmm.store import Store
 from nexus_vmm.supervisor import Supervisor
@@ -27,6 +30,17 @@ RESTART = FieldMask(paths=["restart"])
 RESTART_SECONDS = "spec.restart.fixed_seconds"
 
 
+def saying(host, name):
+    """Return a check that says what `host.health` has."""
+
+    async def check():
+        if isinstance(host.health[name], Exception):
+            raise host.health[name]
+        return host.health[name]
+
+    return check
+
+
 @contextlib.asynccontextmanager
 async def serving(directory, host):
     async with asyncio.TaskGroup() as tasks:
@@ -36,9 +50,14 @@ async def serving(directory, host):
         supervisor = Supervisor(store, vmm_driver.FakeDriver(host.world), Work(tasks))
         places = vmm_guest.places(directory)
         assets = vmm_guest.guest_files(directory / "guest")
+        host.health = {"store": "written", "kvm": Unwell("no KVM")}
+        health = Health({name: saying(host, name) for name in host.health})
         server = grpc.aio.server(interceptors=[AroundCalls(errors)])
         vmm_pb2_grpc.add_VmServiceServicer_to_server(
-            VmServicer(store, hub, supervisor, assets, places), server
+            VmServicer(
+                store, hub, supervisor, assets, places, consoles=Consoles(places), health=health
+            ),
+            server,
         )
         server.add_insecure_port(f"unix:{directory}/vmm.sock")
         await server.start()
@@ -242,6 +261,24 @@ async def test_info(vmm):
     await vmm.CreateVm(pb.CreateVmRequest(name="hello"))
     await vmm.StartVm(pb.StartVmRequest(vm="hello"))
     assert (await vmm.GetInfo(pb.GetInfoRequest())).firecracker_version == "1.12.1"
+
+
+async def test_info_tells_how_the_subsystems_are(vmm):
+    info = await vmm.GetInfo(pb.GetInfoRequest())
+    assert [(one.name, one.ok, one.detail) for one in info.subsystems] == [
+        ("store", True, "written"),
+        ("kvm", False, "no KVM"),
+    ]
+
+
+async def test_info_does_without_a_store(vmm, host, monkeypatch):
+    async def broken(_):
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(Store, "firecracker_version", broken)
+    host.health["store"] = Unwell("malformed")
+    info = await vmm.GetInfo(pb.GetInfoRequest())
+    assert (info.firecracker_version, info.subsystems[0].detail) == ("", "malformed")
 
 
 async def test_an_interface_is_changed_whole(vmm):

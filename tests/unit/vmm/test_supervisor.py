@@ -240,10 +240,3 @@ async def test_the_version_of_firecracker_is_remembered(host):
         return await vmm.store.firecracker_version()
 
     assert await host.live(next_life) == "1.12.1"
-
-
-@living
-async def test_pages_go_by_creation(vmm, world):
-    made = [await vmm.create(name) for name in ("c", "a", "b")]
-    assert await vmm.store.page(0, 2) == made[:2]
-    assert await vmm.store.page(made[1].seq, 2) == made[2:]
