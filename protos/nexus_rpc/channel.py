@@ -28,6 +28,9 @@ OPTIONS: list[tuple[str, Any]] = [
 ]
 """Of channels and servers alike."""
 
+# A server that was away for long is found again soon: gRPC's own waiting grows to two minutes.
+_CLIENT = [*OPTIONS, ("grpc.max_reconnect_backoff_ms", 1_000)]
+
 
 @dataclass(frozen=True)
 class ClientTls:
@@ -44,13 +47,13 @@ def connect(target: str, tls: ClientTls | None = None) -> grpc.aio.Channel:
     Connects on first use. Raises OSError when a file of `tls` cannot be read.
     """
     if tls is None:
-        return grpc.aio.insecure_channel(target, OPTIONS)
+        return grpc.aio.insecure_channel(target, _CLIENT)
     credentials = grpc.ssl_channel_credentials(
         root_certificates=tls.ca.read_bytes(),
         private_key=tls.key.read_bytes(),
         certificate_chain=tls.cert.read_bytes(),
     )
-    return grpc.aio.secure_channel(target, credentials, OPTIONS)
+    return grpc.aio.secure_channel(target, credentials, _CLIENT)
 
 
 def trace_metadata() -> tuple[tuple[str, str], ...]:

@@ -36,6 +36,9 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         self.vms = {}
         self.watchers = set()
         self.reports = []
+        self.changes = []
+        self.forgotten = 0
+        self.touches = asyncio.Queue()
 
     def put(self, vm):
         self.vms[vm.id] = vm
@@ -52,6 +55,8 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         self._tell(pb.WatchVmsResponse(deleted_vm_id=vm_id))
 
     def _tell(self, event):
+        self.changes.append(event)
+        event.revision = len(self.changes)
         for queue in self.watchers:
             queue.put_nowait(event)
 
@@ -75,9 +80,16 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         queue = asyncio.Queue()
         self.watchers.add(queue)
         try:
-            for vm in tuple(self.vms.values()):
-                yield pb.WatchVmsResponse(vm=vm)
-            yield pb.WatchVmsResponse(synced=True)
+            known, last = request.after_revision, len(self.changes)
+            if known and self.forgotten <= known <= last:
+                for event in self.changes[known:last]:
+                    yield event
+            else:
+                if known:
+                    yield pb.WatchVmsResponse(missed=True)
+                for vm in tuple(self.vms.values()):
+                    yield pb.WatchVmsResponse(vm=vm)
+            yield pb.WatchVmsResponse(synced=True, revision=last)
             while True:
                 yield await queue.get()
         finally:
@@ -85,6 +97,11 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
 
     async def GetVm(self, request, context):
         return pb.GetVmResponse(vm=self._find(request.vm))
+
+    async def TouchVm(self, request, context):
+        self._find(request.vm)
+        self.touches.put_nowait(request.vm)
+        return pb.TouchVmResponse()
 
     async def ReportGuest(self, request, context):
         vm = self._find(request.vm)

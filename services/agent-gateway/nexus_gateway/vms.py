@@ -50,7 +50,6 @@ class Vms:
         """Take in one event."""
         if isinstance(event, Lost):
             _log.warning("vmm is not followed: %s", event.error.message)
-            self._told.clear()
             self._synced = False
             return
         match event.WhichOneof("event"):
@@ -60,6 +59,9 @@ class Vms:
             case "deleted_vm_id":
                 self._by_id.pop(event.deleted_vm_id, None)
                 self._told.discard(event.deleted_vm_id)
+            case "missed":
+                self._told.clear()
+                self._synced = False
             case "synced":
                 for gone in self._by_id.keys() - self._told:
                     del self._by_id[gone]

@@ -40,6 +40,7 @@ class Follower:
         self._sweep = sweep
         self._now = now
         self._known: set[str] = set()
+        self._told: set[str] = set()  # of them, those that are there by the latest present
         self._alone: dict[str, float] = {}  # since when a lease is known to have no VM
         self._synced = asyncio.Event()
 
@@ -71,23 +72,31 @@ class Follower:
 
     async def _take(self, event: WatchVmsResponse | Lost) -> None:
         if isinstance(event, Lost):
-            # The next stream begins with the present: nothing is known until it has been told.
+            # What ran runs on: VMs do not end with vmm.
             _log.info("vmm is not heard: %s", event.error)
-            self._synced.clear()
-            self._known.clear()
-            self._alone.clear()
-            self._netd.unheard()
+            self._no_more_synced()
             return
         kind = event.WhichOneof("event")
         if kind == "vm":
             self._known.add(event.vm.id)
+            self._told.add(event.vm.id)
             await self._hear(event.vm)
         elif kind == "deleted_vm_id":
             self._known.discard(event.deleted_vm_id)
+            self._told.discard(event.deleted_vm_id)
             self._netd.unheard([event.deleted_vm_id])
             await self._release(event.deleted_vm_id, "its VM was deleted")
+        elif kind == "missed":
+            self._no_more_synced()
+            self._told.clear()
         elif kind == "synced":
+            self._netd.unheard(self._known - self._told)
+            self._known &= self._told
             self._synced.set()
+
+    def _no_more_synced(self) -> None:
+        self._synced.clear()
+        self._alone.clear()
 
     async def _hear(self, vm: Vm) -> None:
         try:

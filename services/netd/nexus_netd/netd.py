@@ -169,9 +169,9 @@ class Netd:
 
         await self.turn.take(work)
 
-    def unheard(self, vm_ids: Collection[str] | None = None) -> None:
-        """Forget what vmm told of these VMs, or of all."""
-        for vm_id in list(self.state.names) if vm_ids is None else vm_ids:
+    def unheard(self, vm_ids: Collection[str]) -> None:
+        """Forget what vmm told of these VMs: they are no more."""
+        for vm_id in vm_ids:
             self.state.names.pop(vm_id, None)
             self.state.live.discard(vm_id)
 

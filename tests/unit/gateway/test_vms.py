@@ -88,10 +88,24 @@ async def test_what_was_told_last_stands_while_vmm_is_down(vms):
     assert (await vms.find_live("hello", fresh=True)).boot == "boot-1"
 
 
-async def test_a_new_present_replaces_the_old(vms, vmm):
-    vms.apply(told(make_vm("old", vm_id="a" * 13)))
+async def test_a_stream_that_carries_on_tells_only_what_changed(vms):
+    vms.apply(told(make_vm("first", vm_id="a" * 13)))
+    vms.apply(told(make_vm("second", vm_id="b" * 13)))
     vms.apply(SYNCED)
     vms.apply(Lost(DOWN))
+    vms.apply(told(make_vm("third", vm_id="c" * 13)))
+    vms.apply(pb.WatchVmsResponse(deleted_vm_id="b" * 13))
+    vms.apply(SYNCED)
+    assert {vm.name for vm in vms} == {"first", "third"}
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_new_present_replaces_the_old(vms, vmm, lost):
+    vms.apply(told(make_vm("old", vm_id="a" * 13)))
+    vms.apply(SYNCED)
+    if lost:
+        vms.apply(Lost(DOWN))
+    vms.apply(pb.WatchVmsResponse(missed=True))
     vms.apply(told(make_vm("new", vm_id="b" * 13)))
     assert {vm.name for vm in vms} == {"old", "new"}
     vms.apply(SYNCED)

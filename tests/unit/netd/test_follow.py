@@ -13,6 +13,7 @@ from nexus_rpc.ids import new_vm_id
 from nexus_rpc.vms import Lost
 
 SYNCED = WatchVmsResponse(synced=True)
+MISSED = WatchVmsResponse(missed=True)
 LOST = Lost(NexusError("UNAVAILABLE", "vmm is away"))
 
 
@@ -126,7 +127,7 @@ async def test_while_vmm_is_away_nothing_is_released(netd, clock, tell):
     await attach(netd, vm)
     await tell(told(vm), SYNCED, LOST)
     clock.ahead = GRACE * 2
-    await tell(LOST, told(new_vm_id()))
+    await tell(LOST, MISSED, told(new_vm_id()))
     assert await ports(netd) == {vm}
     await tell(SYNCED)
     clock.ahead += GRACE * 2
@@ -181,9 +182,39 @@ async def test_names_and_who_runs_are_taken_in(netd, tell):
     assert netd.view().ports[other].vm_name == "db"
     assert netd.state.live == set()
     await tell(told(vm, "web", vmm_pb2.VM_STATE_RUNNING), LOST)
-    # Nothing is known of VMs now; the names stay with the ports.
-    assert (netd.state.live, netd.state.names) == (set(), {})
+    # VMs outlive vmm.
+    assert (netd.state.live, netd.state.names) == ({vm}, {vm: "web", other: "db"})
+
+
+async def test_vms_that_have_not_changed_are_not_told_again_and_are_there_still(netd, clock, tell):
+    vm = new_vm_id()
+    await attach(netd, vm)
+    await tell(told(vm, "web", vmm_pb2.VM_STATE_READY), SYNCED, LOST, SYNCED)
+    clock.ahead = GRACE * 2
+    await tell()
+    assert await ports(netd) == {vm}
+    assert netd.state.live == {vm}
+    await tell(LOST, deleted(vm), SYNCED)
+    assert await ports(netd) == set()
+    assert netd.state.live == set()
+
+
+async def test_what_the_present_lacks_after_missed_events_is_no_more(netd, clock, tell):
+    vm, other = new_vm_id(), new_vm_id()
+    await attach(netd, vm)
+    await attach(netd, other)
+    ready = vmm_pb2.VM_STATE_READY
+    await tell(told(vm, "web", ready), told(other, "db", ready), SYNCED, MISSED)
+    assert netd.state.live == {vm, other}  # until the present has been told
+    clock.ahead = GRACE * 2
+    await tell(told(other, "db", ready))
+    assert await ports(netd) == {vm, other}
+    await tell(SYNCED)
+    assert (netd.state.live, netd.state.names) == ({other}, {other: "db"})
     assert netd.view().ports[vm].vm_name == "web"
+    clock.ahead += GRACE * 2
+    await tell()
+    assert await ports(netd) == {other}
 
 
 async def test_a_name_that_cannot_be_stored_is_told_again(netd, kernel, tell, caplog):
