@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import shutil
 import sqlite3
 from importlib.metadata import version
 
@@ -16,6 +18,7 @@ from nexus.vmm.v1 import vmm_pb2 as pb
 from nexus.vmm.v1 import vmm_pb2_grpc
 from nexus_rpc.errors import from_rpc_error
 from nexus_rpc.interceptors import AroundCalls, errors
+from nexus_vmm import consoles
 from nexus_vmm.admission import Admission
 from nexus_vmm.consoles import Consoles
 from nexus_vmm.health import Health, Unwell
@@ -52,11 +55,10 @@ async def serving(directory, host):
         assets = vmm_guest.guest_files(directory / "guest")
         host.health = {"store": "written", "kvm": Unwell("no KVM")}
         health = Health({name: saying(host, name) for name in host.health})
+        served = Consoles(places)
         server = grpc.aio.server(interceptors=[AroundCalls(errors)])
         vmm_pb2_grpc.add_VmServiceServicer_to_server(
-            VmServicer(
-                store, hub, supervisor, assets, places, consoles=Consoles(places), health=health
-            ),
+            VmServicer(store, hub, supervisor, assets, places, consoles=served, health=health),
             server,
         )
         server.add_insecure_port(f"unix:{directory}/vmm.sock")
@@ -65,6 +67,7 @@ async def serving(directory, host):
             stub = vmm_pb2_grpc.VmServiceStub(channel)
             stub.places = places
             stub.hub = hub
+            stub.consoles = served
             yield stub
         await server.stop(None)
         for vm_id in list(host.world.processes):
@@ -144,6 +147,8 @@ async def test_the_life_of_a_vm(vmm):
         (pb.DeleteVmRequest(vm="a b"), "vm"),
         (pb.GetVmRequest(vm="../a"), "vm"),
         (pb.GetConsoleLogRequest(vm=""), "vm"),
+        (pb.WriteConsoleRequest(vm="a"), "data"),
+        (pb.WriteConsoleRequest(data=b"x"), "vm"),
         (pb.ListVmsRequest(page_size=-1), "page_size"),
         (pb.ListVmsRequest(page_token="!"), "page_token"),
         (pb.ListVmsRequest(page_token="YQ=="), "page_token"),
@@ -194,6 +199,7 @@ async def test_watch_tells_present_and_changes(vmm):
     await vmm.StartVm(pb.StartVmRequest(vm="hello"))
     assert (await call.read()).vm.state == pb.VM_STATE_RUNNING
     stopped = (await vmm.StopVm(pb.StopVmRequest(vm="hello"))).vm
+    assert (await call.read()).vm.stopping
     assert (await call.read()).vm.state == pb.VM_STATE_STOPPED
     await vmm.DeleteVm(pb.DeleteVmRequest(vm="hello"))
     assert (await call.read()).deleted_vm_id == stopped.id
@@ -202,7 +208,7 @@ async def test_watch_tells_present_and_changes(vmm):
 
 async def test_a_watcher_that_does_not_read_slows_nobody_and_is_told_what_is_now(vmm):
     call = vmm.WatchVms(pb.WatchVmsRequest())
-    first = (await anext(aiter(call))).revision + 1
+    first = (await call.read()).revision + 1
     last = first + 20 * RECENT
     for revision in range(first, last):
         vmm.hub.publish(vmm_guest.vm(change=revision))
@@ -252,6 +258,60 @@ async def test_a_vm_that_never_ran_has_an_empty_console(vmm):
     assert await everything(vmm.GetConsoleLog(pb.GetConsoleLogRequest(vm="hello"))) == []
     error = await refusal(vmm.GetConsoleLog(pb.GetConsoleLogRequest(vm="nobody")))
     assert error.reason == "VM_NOT_FOUND"
+
+
+async def test_a_console_is_followed_until_its_vm_is_gone(vmm):
+    vm = (await vmm.CreateVm(pb.CreateVmRequest(name="hello"))).vm
+    console = vmm.places.console(vm.id)
+    console.mkdir(parents=True)
+    (console / "log").write_bytes(b"a\nb\n")
+    call = vmm.GetConsoleLog(pb.GetConsoleLogRequest(vm="hello", tail_lines=1, follow=True))
+    async with asyncio.timeout(20):
+        assert (await call.read()).data == b"b\n"
+        with (console / "log").open("ab") as log:
+            log.write(b"c\n")
+        assert (await call.read()).data == b"c\n"
+        shutil.rmtree(console)
+        assert await call.read() is grpc.aio.EOF
+
+
+async def test_one_that_gives_up_following_makes_room_for_another(vmm, monkeypatch):
+    class Places(dict):
+        left = asyncio.Event()
+
+        def __delitem__(self, key):
+            super().__delitem__(key)
+            self.left.set()
+
+    monkeypatch.setattr(consoles, "FOLLOWERS", 1)
+    vmm.consoles._followers = Places()
+    vm = (await vmm.CreateVm(pb.CreateVmRequest(name="hello"))).vm
+    vmm.places.console(vm.id).mkdir(parents=True)
+    (vmm.places.console(vm.id) / "log").write_bytes(b"x")
+    request = pb.GetConsoleLogRequest(vm="hello", follow=True)
+    async with asyncio.timeout(20):
+        for _ in range(3):
+            vmm.consoles._followers.left.clear()
+            call = vmm.GetConsoleLog(request)
+            assert (await call.read()).data == b"x"
+            assert (await refusal(vmm.GetConsoleLog(request))).reason == "TOO_MANY_FOLLOWERS"
+            call.cancel()
+            await vmm.consoles._followers.left.wait()
+
+
+async def test_typing_into_a_console(vmm):
+    spec = pb.VmSpec(serial_input=True)
+    vm = (await vmm.CreateVm(pb.CreateVmRequest(name="hello", spec=spec))).vm
+    request = pb.WriteConsoleRequest(vm="hello", data=b"ls\r")
+    assert (await refusal(vmm.WriteConsole(request))).reason == "VM_STATE"
+    await vmm.StartVm(pb.StartVmRequest(vm="hello"))
+    assert (await refusal(vmm.WriteConsole(request))).reason == "VM_STATE"  # no process reads
+    vmm.places.run(vm.id).mkdir(parents=True, exist_ok=True)
+    os.mkfifo(vmm.places.serial(vm.id))
+    guest = os.open(vmm.places.serial(vm.id), os.O_RDWR)
+    await vmm.WriteConsole(request)
+    assert os.read(guest, 100) == b"ls\r"
+    os.close(guest)
 
 
 async def test_info(vmm):

@@ -578,7 +578,9 @@ class Vm(_message.Message):
 
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transition]:
-        """The last changes of state, oldest first; at most 20. Only GetVm fills it."""
+        """The last changes of state, oldest first; at most 20. GetVm fills it, and ListVms where its mask
+        names it.
+        """
 
     @_builtins.property
     def next_start_time(self) -> _timestamp_pb2.Timestamp:
@@ -851,18 +853,20 @@ class ListVmsRequest(_message.Message):
     page_size: _builtins.int
     """At most this many; 0 means 100; at most 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, which had the same filter and order; empty for the first."""
+    """`next_page_token` of the page before, which had the same filter and order: another's is refused
+    (INVALID_FIELD). Empty for the first.
+    """
     order_by: Global___VmOrder.ValueType
     """In which order."""
     descending: _builtins.bool
-    """The last first."""
+    """The whole list the other way round."""
     @_builtins.property
     def filter(self) -> Global___VmFilter:
         """Which VMs."""
 
     @_builtins.property
     def field_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields of Vm to fill in, "name" or "spec.memory_mib"; none: all but `history`."""
+        """Fields of Vm to fill in, "name" or "spec.memory_mib"; none: all but `history`. At most 100."""
 
     def __init__(
         self,
@@ -972,7 +976,9 @@ class StopVmRequest(_message.Message):
     vm: _builtins.str
     """Id or name."""
     grace_seconds: _builtins.int
-    """Seconds the guest gets to shut down, 0 to 300. Left out: 10. 0 kills at once."""
+    """Seconds the guest gets to shut down, 0 to 300. Left out: the setting `stop.grace_seconds`, 10.
+    0 kills at once.
+    """
     request_id: _builtins.str
     """Makes a repeat safe; at most 64 characters."""
     def __init__(
@@ -1321,8 +1327,8 @@ class WatchVmsResponse(_message.Message):
     synced: _builtins.bool
     """All VMs of the present have been sent; changes follow. Always true."""
     missed: _builtins.bool
-    """Changes after `after_revision` are not kept any more: forget what you know, the present follows.
-    Always true.
+    """Deletions that were not told yet are forgotten: forget what you know, and any revision, for the
+    present follows, up to `synced`. Always true.
     """
     revision: _builtins.int
     """Of a change, its revision; of `synced`, that of the last change before it. Otherwise 0."""

@@ -155,7 +155,8 @@ class VmServiceServicer(object):
     def CreateVm(self, request, context):
         """Records a VM and makes its disk. Does not start it.
 
-        Idempotent by `vm_id` or `request_id`: the same spec again returns the VM as it is now.
+        Idempotent by `vm_id` or `request_id`: the same spec again returns the VM as it is now. By `vm_id`
+        alone, what was left out must still have the same default.
         ALREADY_EXISTS (NAME_TAKEN, VM_ID_TAKEN): another VM has the name, or the id with another spec.
         NOT_FOUND (IMAGE_NOT_FOUND): no such image or kernel; `vmm` lists what there is.
         RESOURCE_EXHAUSTED (DISK_FULL): no room for the disk.
@@ -255,7 +256,8 @@ class VmServiceServicer(object):
         `ttl`, which counts at once. `vcpu_count`, `memory_mib`, `balloon` and `serial_input` may change
         while no process exists, and take effect with the next start. What is so already is no change.
         FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read it
-        again. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
+        again. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): a tag that is new to the VM has a quota without room
+        for it. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
         being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
         disk was made for, and `network` has UpdateNetworkInterface.
         """
@@ -281,13 +283,13 @@ class VmServiceServicer(object):
         """Streams every VM as it is now, then one event with `synced`, then each change as it happens.
 
         Each change has a `revision`, which only grows. With `after_revision` the stream carries on after
-        that one: no present, but what has changed since, then `synced`. The last 10,000 changes are kept,
-        over restarts too; where the one asked for is not among them any more, the first event has
-        `missed`, and the present follows as without. What a change brought is told as it is now: of
-        several changes of one VM while nobody watched, the last may stand for all.
-        A watcher that falls more than 1,024 events behind is ended with RESOURCE_EXHAUSTED
-        (WATCH_LAGGED): watch again, which starts from the present. A stop of the service ends it with
-        UNAVAILABLE (STOPPING).
+        that one: no present, but what has changed since, then `synced`. That holds over restarts of the
+        service, as long as at most 10,000 VMs were changed or deleted since; beyond, and after another
+        database was put in place, the first event has `missed`, and the present follows as without.
+        A watcher that keeps up is told each change. One that is more than 1,024 changes behind, or was
+        away during a restart, is told of each VM what it is now: the last of several changes of one VM
+        stands for all. However slow it is, it is not ended, and holds nobody up; what is said of `missed`
+        holds for it too. A stop of the service ends it with UNAVAILABLE (STOPPING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -319,8 +321,9 @@ class VmServiceServicer(object):
         """Sets how much memory the balloon of a live VM takes from its guest, and returns once Firecracker
         knows; the guest gives it as it can.
 
-        Idempotent. FAILED_PRECONDITION (NO_BALLOON): the VM was started without one; (VM_STATE): it is not
-        live. UNAVAILABLE (FIRECRACKER_SILENT).
+        Idempotent. It lasts as long as the process does.
+        FAILED_PRECONDITION (NO_BALLOON): the VM was started without one; (VM_STATE): it is not live;
+        (BALLOON_REFUSED): Firecracker refused, in its own words. UNAVAILABLE (FIRECRACKER_SILENT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
