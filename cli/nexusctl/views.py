@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 STYLES = {
     "ready": "green",
     "serving": "green",
+    "ok": "green",
     "running": "yellow",
     "online": "yellow",
     "provisioning": "yellow",
@@ -26,6 +27,7 @@ STYLES = {
     "paused": "yellow",
     "unreachable": "red",
     "not serving": "red",
+    "not ok": "red",
     "denied": "red",
     "no answer": "red",
     "crashed": "red",
@@ -33,6 +35,14 @@ STYLES = {
     "created": "dim",
     "stopped": "dim",
 }
+
+VM_ORDERS = {
+    "created": "VM_ORDER_CREATE_TIME",
+    "name": "VM_ORDER_NAME",
+    "changed": "VM_ORDER_STATE_TIME",
+    "memory": "VM_ORDER_MEMORY",
+}
+"""What `vm list` orders by."""
 
 _AGES = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
@@ -60,6 +70,7 @@ def vm(vm: vmm_pb2.Vm) -> dict[str, Any]:
             "network": network,
             "balloon": vm.spec.balloon,
             "restart": restart.text(vm.spec.restart),
+            "tags": dict(sorted(vm.spec.tags.items())),
         },
         "create_time": time(vm, "create_time"),
         "state_time": time(vm, "state_time"),
@@ -71,6 +82,24 @@ def vm(vm: vmm_pb2.Vm) -> dict[str, Any]:
         "cid": vm.cid,
         "vsock_path": vm.vsock_path,
     }
+
+
+def tags(vm: vmm_pb2.Vm) -> str:
+    """Return the VM's tags as they are given, "env=prod team=blue"."""
+    return " ".join(f"{key}={value}" for key, value in sorted(vm.spec.tags.items()))
+
+
+def event(event: vmm_pb2.WatchVmsResponse) -> dict[str, Any]:
+    """Return what a watcher of VMs was told; `revision` 0 is none to carry on after."""
+    shown: dict[str, Any] = {"event": "missed", "revision": event.revision}
+    match event.WhichOneof("event"):
+        case "vm":
+            return shown | {"event": "vm", "vm": vm(event.vm)}
+        case "deleted_vm_id":
+            return shown | {"event": "deleted", "id": event.deleted_vm_id}
+        case "synced":
+            return shown | {"event": "synced"}
+    return shown
 
 
 def history(vm: vmm_pb2.Vm) -> list[dict[str, Any]]:

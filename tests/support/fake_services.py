@@ -35,6 +35,7 @@ class Fakes:
         self.called = defaultdict(asyncio.Event)
         self.sent = defaultdict(asyncio.Event)
         self.vms = {}
+        self.subsystems = {"store": "", "kvm": ""}
         self.wires = Wires()
         self.files = {}
         self.console = b""
@@ -231,6 +232,10 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
             firecracker_version="1.15.0",
             images=["alpine", "debian"],
             kernels=["default"],
+            subsystems=[
+                vmm_pb2.Subsystem(name=name, ok=not trouble, detail=trouble or "fine")
+                for name, trouble in self.fakes.subsystems.items()
+            ],
         )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 5.0
 
+_ANSWERS = {"serving", "not serving"}
 _HEALTH_BY_REASON = {"SOCKET_DENIED": "denied", "DEADLINE_EXCEEDED": "no answer"}
 
 
@@ -35,23 +36,35 @@ async def run(options: Namespace, services: Services) -> int:
         rows = await asyncio.gather(*(_health(service) for service in services.all))
         by_name = {row["name"]: row for row in rows}
         vmm, netd = by_name["vmm"], by_name["netd"]
-        counts = await _look_into(services, vmm) if vmm["health"] == "serving" else None
+        subsystems = counts = None
+        if vmm["health"] in _ANSWERS:
+            subsystems = await _subsystems(services, vmm)
+            counts = await _counts(services, vmm)
         warnings = await _warnings(services, netd) if netd["health"] == "serving" else None
     if options.json:
-        shown = {"services": by_name, "vms": counts, "network_warnings": warnings}
+        shown = {
+            "services": by_name,
+            "subsystems": subsystems,
+            "vms": counts,
+            "network_warnings": warnings,
+        }
         print(json.dumps(shown, indent=2))
     else:
-        _show(rows, counts, warnings or [])
-    return exit_code(rows)
+        _show(rows, subsystems or {}, counts, warnings or [])
+    return exit_code(rows, subsystems or {})
 
 
-def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Return what the health of all services comes to."""
+def exit_code(
+    rows: Sequence[Mapping[str, Any]], subsystems: Mapping[str, Mapping[str, Any]]
+) -> int:
+    """Return what the health of all services, and of what vmm depends on, comes to."""
     # Only netd needs the resolver's socket: who may not use it misses nothing.
     health = {row["health"] for row in rows if (row["name"], row["health"]) != (RESOLVER, "denied")}
+    if not all(one["ok"] for one in subsystems.values()):
+        health.add("not serving")
     if health == {"serving"}:
         return failure.OK
-    return failure.GENERAL if health <= {"serving", "not serving"} else failure.UNREACHABLE
+    return failure.GENERAL if health <= _ANSWERS else failure.UNREACHABLE
 
 
 async def _health(service: Service) -> dict[str, Any]:
@@ -68,13 +81,22 @@ async def _health(service: Service) -> dict[str, Any]:
     return row
 
 
-async def _look_into(services: Services, row: dict[str, Any]) -> dict[str, Any] | None:
-    """Add to vmm's row what it runs with, and return how many VMs there are in each state."""
+async def _subsystems(services: Services, row: dict[str, Any]) -> dict[str, Any] | None:
+    """Add to vmm's row what it runs with, and return how what it depends on is."""
     vmm = services.vmm
     try:
         info = await vmm.ask(vmm.stub.GetInfo, vmm_pb2.GetInfoRequest(), _SECONDS)
-        row["version"] = info.version
-        row["note"] = f"Firecracker {info.firecracker_version}" if info.firecracker_version else ""
+    except NexusError as error:
+        row["note"] = error.message
+        return None
+    row["version"] = info.version
+    row["note"] = f"Firecracker {info.firecracker_version}" if info.firecracker_version else ""
+    return {one.name: {"ok": one.ok, "detail": one.detail} for one in info.subsystems}
+
+
+async def _counts(services: Services, row: dict[str, Any]) -> dict[str, Any] | None:
+    """Return how many VMs there are in each state."""
+    try:
         states = Counter([views.vm_state(vm.state) async for vm in every(services)])
     except NexusError as error:
         row["note"] = error.message
@@ -93,14 +115,26 @@ async def _warnings(services: Services, row: dict[str, Any]) -> list[str] | None
     return list(dict.fromkeys(text for network in answer.networks for text in network.warnings))
 
 
-def _show(rows: list[dict[str, Any]], counts: dict[str, Any] | None, warnings: list[str]) -> None:
-    text = table.render(
+def _show(
+    rows: list[dict[str, Any]],
+    subsystems: Mapping[str, Any],
+    counts: dict[str, Any] | None,
+    warnings: list[str],
+) -> None:
+    _print(
         ["SERVICE", "HEALTH", "VERSION", "TARGET", "NOTE"],
         [[row["name"], row["health"], row["version"], row["target"], row["note"]] for row in rows],
-        columns=terminal.width(sys.stdout),
-        styles=views.STYLES if terminal.coloured(sys.stdout) else None,
+        terminal.width(sys.stdout),
     )
-    print(text, end="")
+    if subsystems:
+        _print(
+            ["SUBSYSTEM", "HEALTH", "DETAIL"],
+            [
+                [name, "ok" if one["ok"] else "not ok", one["detail"]]
+                for name, one in subsystems.items()
+            ],
+            None,  # what to do is at the end of a line
+        )
     if counts is None:
         print("VMs: unknown")
     else:
@@ -108,3 +142,8 @@ def _show(rows: list[dict[str, Any]], counts: dict[str, Any] | None, warnings: l
         print(f"VMs: {counts['total']}" + (f" ({by_state})" if by_state else ""))
     for warning in warnings:
         print(f"warning: {terminal.printable(warning)}")
+
+
+def _print(header: list[str], rows: list[list[str]], columns: int | None) -> None:
+    styles = views.STYLES if terminal.coloured(sys.stdout) else None
+    print(table.render(header, rows, columns=columns, styles=styles), end="")

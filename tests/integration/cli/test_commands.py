@@ -314,6 +314,41 @@ async def test_status_tells_each_service_in_a_row(nexusctl, fakes, served):
     ]
 
 
+async def test_status_tells_what_vmm_depends_on(nexusctl, fakes, served):
+    done = await nexusctl("status")
+    assert done.code == 0
+    rows = [line.split() for line in done.out.decode().splitlines()[5:8]]
+    assert rows == [
+        ["SUBSYSTEM", "HEALTH", "DETAIL"],
+        ["store", "ok", "fine"],
+        ["kvm", "ok", "fine"],
+    ]
+    fakes.subsystems["kvm"] = "the kernel offers\x1b[2J no /dev/kvm"
+    done = await nexusctl("status")
+    assert done.code == 1
+    assert "kvm        not ok  the kernel offers?[2J no /dev/kvm\n" in done.out.decode()
+    shown = (await nexusctl("status", "--json")).json
+    assert shown["services"]["vmm"]["health"] == "serving"
+    assert shown["subsystems"] == {
+        "store": {"ok": True, "detail": "fine"},
+        "kvm": {"ok": False, "detail": "the kernel offers\x1b[2J no /dev/kvm"},
+    }
+    await served.stop("gateway")
+    assert (await nexusctl("status")).code == 3, "a service that is away counts for more"
+
+
+async def test_status_asks_a_vmm_that_is_not_well_what_is_wrong(nexusctl, fakes, served):
+    fakes.subsystems["store"] = "malformed"
+    fakes.fail("ListVms", FailedPrecondition("VM_STATE", "no store, no list"))
+    await served.health["vmm"].enter_graceful_shutdown()
+    done = await nexusctl("status", "--json")
+    assert done.code == 1
+    assert done.json["services"]["vmm"]["health"] == "not serving"
+    assert done.json["services"]["vmm"]["note"] == "no store, no list"
+    assert done.json["subsystems"]["store"] == {"ok": False, "detail": "malformed"}
+    assert done.json["vms"] is None
+
+
 async def test_status_tells_what_stands_in_the_way_of_the_network_once(nexusctl, fakes):
     for name in ("default", "lab"):
         network = fakes.wires.networks.setdefault(name, netd_pb2.Network(name=name))
@@ -345,6 +380,7 @@ async def test_status_with_nothing_there(nexusctl, served):
     done = await nexusctl("status", "--json")
     assert done.code == 3
     assert done.json["vms"] is None
+    assert done.json["subsystems"] is None
 
 
 async def test_version(nexusctl, served):

@@ -59,7 +59,7 @@ def test_a_console_on_a_terminal_keeps_text_and_shows_control():
 )
 def test_who_may_not_ask_the_resolver_misses_nothing(netd, dns, code):
     rows = [{"name": "netd", "health": netd}, {"name": "dns", "health": dns}]
-    assert exit_code(rows) == code
+    assert exit_code(rows, {}) == code
 
 
 def test_a_network_that_this_release_knows_too_little_of():
