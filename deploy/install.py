@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import py_compile
 import secrets
 import shutil
 import sys
@@ -34,7 +35,9 @@ FILES = (
     ("deploy/modules-load.d/*", "usr/lib/modules-load.d", 0o644),
     ("deploy/polkit/*", "usr/share/polkit-1/rules.d", 0o644),
     ("deploy/bin/*", f"{HOME}/bin", 0o755),
+    ("deploy/launch/nexus_launch/*.py", f"{HOME}/launch/nexus_launch", 0o644),
     ("docs/architecture.md", "usr/share/doc/nexus", 0o644),
+    ("docs/security.md", "usr/share/doc/nexus", 0o644),
 )
 
 # Debian packages that a host needs, by a file of each.
@@ -50,6 +53,11 @@ def install_files(root: Path) -> None:
     for pattern, folder, mode in FILES:
         for source in sorted(REPO.glob(pattern)):
             _copy(source, root / folder / source.name, mode)
+    for module in (root / HOME / "launch/nexus_launch").glob("*.py"):
+        py_compile.compile(str(module), doraise=True)  # for a quick start of VMs
+    jail = root / HOME / "jail"
+    jail.mkdir(exist_ok=True)
+    jail.chmod(0o711)
 
 
 def install_environments(root: Path, cache: Path) -> None:

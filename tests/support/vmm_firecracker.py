@@ -1,6 +1,8 @@
 """A stand-in for Firecracker: its API over a unix socket, and no machine behind it.
 
-In a test's own loop (`Machine`), or as a process: `vmm_firecracker.py --api-sock PATH --id ID`.
+In a test's own loop (`Machine`), or as a process: `vmm_firecracker.py --id ID DIRECTORY`. The
+directory is that of `Places.run(ID)`, with those of guest files and VMs beside the one it is in, as
+vmm_guest makes them: so it finds what is called as in the jail.
 """
 
 import argparse
@@ -8,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -18,9 +21,9 @@ ELF = b"\x7fELF"
 class Machine:
     """One microVM. `obeys` says whether its guest shuts down on Ctrl-Alt-Del."""
 
-    def __init__(self, directory, api_socket="api.sock", vm_id="", *, obeys=True):
+    def __init__(self, directory, vm_id="", *, obeys=True):
         self.directory = Path(directory)
-        self.path = self.directory / api_socket
+        self.path = self.directory / "api/api.sock"
         self.vm_id = vm_id
         self.obeys = obeys
         self.state = "Not started"
@@ -43,8 +46,9 @@ class Machine:
                 self.vsock.close()
 
     async def closed(self):
-        """Return once an ended process has closed what it had open."""
+        """Return once an ended process has closed what it had open, and its directory is gone."""
         await asyncio.gather(*self._tasks)
+        shutil.rmtree(self.directory)
 
     async def _connected(self, reader, writer):
         task = asyncio.current_task()
@@ -82,11 +86,19 @@ class Machine:
                 fault = await self._put(path, body)
             case "PATCH" if path == "/vm":
                 fault = self._halt(body["state"])
+            case "PATCH" if path == "/balloon" and path in self.resources:
+                fault = self._inflate(body["amount_mib"])
             case _:
                 fault = f"no {method} {path}"
         if fault:
             return {"fault_message": fault}, "400 Bad Request"
         return None, "204 No Content"
+
+    def _inflate(self, amount):
+        if self.state == "Not started":
+            return "The requested operation is not supported before starting the microVM."
+        self.resources["/balloon"]["amount_mib"] = amount
+        return None
 
     def _halt(self, state):
         if self.state == "Not started":
@@ -99,7 +111,7 @@ class Machine:
             if self.state != "Not started":
                 return "The requested operation is not supported after starting the microVM."
             for key in ("path_on_host", "kernel_image_path", "initrd_path"):
-                if key in body and not os.access(body[key], os.R_OK):
+                if key in body and not os.access(self._outside(body[key]), os.R_OK):
                     return f"No such file or directory (os error 2) {body[key]}"
             self.resources[path] = body
             return None
@@ -107,12 +119,19 @@ class Machine:
             if self.obeys and self.state == "Running":
                 asyncio.get_running_loop().call_later(0.001, self.end, 0)
             return None
-        if not _is_elf(self.resources["/boot-source"]["kernel_image_path"]):
+        if not _is_elf(self._outside(self.resources["/boot-source"]["kernel_image_path"])):
             return "Kernel Loader: failed to load ELF kernel image: Invalid Elf magic number"
         uds = self.directory / self.resources["/vsock"]["uds_path"]
         self.vsock = await asyncio.start_unix_server(lambda r, w: w.close(), uds)
         self.state = "Running"
         return None
+
+    def _outside(self, path):
+        """Return where the file is that has the path `path` in the jail."""
+        home = self.directory.parents[1]
+        if path == "/disk":
+            return home / "vms" / self.vm_id / "overlay.img"
+        return home / Path(path).relative_to("/")
 
 
 def _is_elf(path):
@@ -120,13 +139,13 @@ def _is_elf(path):
 
 
 async def main():
-    """Be the process that a unit runs, in its working directory."""
+    """Be the process that a unit runs."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--api-sock", required=True)
+    parser.add_argument("directory", type=Path)
     parser.add_argument("--id", required=True)
     parser.add_argument("--disobeys", action="store_true")
     arguments = parser.parse_args()
-    machine = Machine(Path.cwd(), arguments.api_sock, arguments.id, obeys=not arguments.disobeys)
+    machine = Machine(arguments.directory, arguments.id, obeys=not arguments.disobeys)
     await machine.serve()
     return await machine.ended
 

@@ -35,11 +35,10 @@ def guest_files(directory):
 
 
 def places(directory):
-    """Make the directories of VMs."""
-    made = Places(directory / "vms", directory / "run", os.getgid())
+    """Make the directories of VMs, whose processes are of the user that tests run as."""
+    made = Places(directory / "vms", directory / "run", lambda vm_id: os.getuid())
     for path in (made.vms_dir, made.run_dir):
         path.mkdir()
-        path.chmod(0o2751)
     return made
 
 

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import os
 import secrets
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -40,11 +41,19 @@ async def idle(vm_id):
     return Idle()
 
 
+def make_run(run_dir, vm_id):
+    """Make the directory of a run with those of its sockets, as systemd does."""
+    run = run_dir / vm_id
+    for name in ("api", "vsock"):
+        (run / name).mkdir(parents=True)
+    return run
+
+
 def machines(run_dir, *, obeys=True):
     """Return a launcher of stand-in Firecrackers in this loop."""
 
     async def launch(vm_id):
-        machine = vmm_firecracker.Machine(run_dir / vm_id, vm_id=vm_id, obeys=obeys)
+        machine = vmm_firecracker.Machine(make_run(run_dir, vm_id), vm_id, obeys=obeys)
         machine.pid = next(_pids)
         await machine.serve()
         return machine
@@ -53,10 +62,11 @@ def machines(run_dir, *, obeys=True):
 
 
 class Child:
-    """A real process. `ended` has its exit code, or -N for signal N."""
+    """A real process in the directory `run`. `ended` has its exit code, or -N for signal N."""
 
-    def __init__(self, process):
+    def __init__(self, process, run):
         self._process = process
+        self._run = run
         self.pid = process.pid
         self.ended = asyncio.ensure_future(process.wait())
 
@@ -65,7 +75,7 @@ class Child:
             os.kill(self.pid, -code if code < 0 else signal.SIGTERM)
 
     async def closed(self):
-        pass
+        shutil.rmtree(self._run)
 
 
 def processes(run_dir, *, obeys=True):
@@ -79,14 +89,12 @@ def processes(run_dir, *, obeys=True):
             "-I",
             "-S",
             program,
-            "--api-sock",
-            "api.sock",
+            make_run(run_dir, vm_id),
             "--id",
             vm_id,
             *options,
-            cwd=run_dir / vm_id,
         )
-        return Child(process)
+        return Child(process, run_dir / vm_id)
 
     return launch
 

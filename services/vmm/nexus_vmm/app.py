@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import grp
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
+from nexus.vmm.v1 import settings_pb2_grpc, vmm_pb2, vmm_pb2_grpc
 from nexus_rpc.database import Database
 from nexus_rpc.server import Binding
-from nexus_rpc.settings import SettingsError
-from nexus_vmm import rows
+from nexus_vmm import rows, setting_servicer
 from nexus_vmm.admission import Admission
 from nexus_vmm.assets import Assets
+from nexus_vmm.balloon import Balloons
 from nexus_vmm.consoles import Consoles
 from nexus_vmm.health import Health
 from nexus_vmm.host import LinuxHost
@@ -22,6 +21,7 @@ from nexus_vmm.microvm import FirecrackerDriver
 from nexus_vmm.places import Places
 from nexus_vmm.reconcile import reconcile
 from nexus_vmm.servicer import NAME, VmServicer
+from nexus_vmm.setting_servicer import SettingsServicer
 from nexus_vmm.setting_store import SettingStore
 from nexus_vmm.spec import check_spec
 from nexus_vmm.stats import Figures
@@ -47,7 +47,7 @@ async def compose(
     settings: Settings, stack: AsyncExitStack, tasks: asyncio.TaskGroup
 ) -> Sequence[Binding]:
     """Open what the service needs and start its work; see `nexus_rpc.server.main`."""
-    places = Places(settings.vms_dir, settings.run_dir, _gid(settings.vsock_group))
+    places = Places(settings.vms_dir, settings.run_dir)
     assets = Assets(settings.guest_dir)
     hub = Hub()
     database = await Database.open(settings.state_dir / "vmm.db", rows.MIGRATIONS)
@@ -59,7 +59,8 @@ async def compose(
     stack.callback(units.close)
     tasks.create_task(units.keep_connected())
     driver = FirecrackerDriver(units, places, assets)
-    supervisor = Supervisor(store, driver, Work(tasks))
+    work = Work(tasks)
+    supervisor = Supervisor(store, driver, work)
     stack.callback(supervisor.close)
     host_boot = await asyncio.to_thread(_HOST_BOOT.read_text)
     await reconcile(store, driver, supervisor, host_boot.strip())
@@ -80,14 +81,15 @@ async def compose(
         consoles.close()
 
     servicer = VmServicer(
-        store, hub, supervisor, assets, places, consoles=consoles, health=health
+        store, hub, supervisor, assets, places, consoles=consoles, health=health,
+        settings=config, balloons=Balloons(store, driver, work),
     )
     add = vmm_pb2_grpc.add_VmServiceServicer_to_server
-    return [Binding(NAME, add, servicer, stopping, serving)]
-
-
-def _gid(group: str) -> int:
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise SettingsError(f"there is no group {group!r}; set vsock_group, or add it") from None
+    return [
+        Binding(NAME, add, servicer, stopping, serving),
+        Binding(
+            setting_servicer.NAME,
+            settings_pb2_grpc.add_SettingsServiceServicer_to_server,
+            SettingsServicer(config),
+        ),
+    ]

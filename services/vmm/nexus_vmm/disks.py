@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nexus_vmm.places import Places
+    from nexus_vmm.vm import Spec
 
 _MIB = 1024 * 1024
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -30,9 +31,9 @@ def make_home(places: Places, vm_id: str, disk_mib: int) -> None:
     """
     home = places.home(vm_id)
     try:
-        # The VM's group reads here and writes in console/ alone.
-        make_directory(home, 0o2750)
-        make_directory(places.console(vm_id), 0o2770)
+        make_directory(home, 0o700)
+        # Its group becomes that of the log writers when the VM starts.
+        make_directory(places.console(vm_id), 0o770)
         _make_disk(places.disk(vm_id), disk_mib * _MIB)
     except OSError as error:
         if error.errno not in _FULL:
@@ -42,6 +43,17 @@ def make_home(places: Places, vm_id: str, disk_mib: int) -> None:
             f"no room in {places.vms_dir} for a disk of {disk_mib} MiB ({error.strerror}); "
             "delete VMs, or ask for a smaller disk",
         ) from error
+
+
+def write_machine(places: Places, vm_id: str, spec: Spec) -> None:
+    """Tell the launcher of the VM's limits: vCPUs, MiB of memory, and 1 for serial input.
+
+    Raises OSError. Blocks on the disk.
+    """
+    path = places.machine(vm_id)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(f"{spec.vcpu_count} {spec.memory_mib} {spec.serial_input:d}\n")
+    fresh.rename(path)
 
 
 def remove_home(places: Places, vm_id: str) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 from http import HTTPStatus
+from socket import SO_PEERCRED, SOL_SOCKET
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ _MAX_BODY = 64 * 1024
 _MAX_SAID = 512
 _FIRST_RETRY = 0.002
 _LONGEST_RETRY = 0.02
+_CREDENTIALS = Struct("3i")  # struct ucred: process, user, group
 
 
 class Fault(Exception):
@@ -133,13 +136,23 @@ def _request(method: str, path: str, resource: dict[str, Any] | None) -> bytes:
     return f"{head}Accept: application/json\r\n\r\n".encode() + body
 
 
-async def dial(path: Path) -> Api:
-    """Return the API at `path`. Raises OSError when nothing listens there."""
-    return Api(*await asyncio.open_unix_connection(path, limit=_MAX_LINE))
+async def dial(path: Path, uid: int) -> Api:
+    """Return the API at `path`, where the user `uid` listens.
+
+    Raises OSError when nothing listens there, and when somebody else does: a process that broke
+    out of Firecracker can put a link to another socket in place of its own.
+    """
+    reader, writer = await asyncio.open_unix_connection(path, limit=_MAX_LINE)
+    # Who called listen(2), as the kernel knows it (SO_PEERCRED, unix(7)).
+    found = writer.get_extra_info("socket").getsockopt(SOL_SOCKET, SO_PEERCRED, _CREDENTIALS.size)
+    if _CREDENTIALS.unpack(found)[1] != uid:
+        writer.close()
+        raise PermissionError(f"{path} leads to another's socket")
+    return Api(reader, writer)
 
 
-async def dial_new(path: Path) -> Api:
-    """Return the API at `path` once it is there; the caller bounds the wait.
+async def dial_new(path: Path, uid: int) -> Api:
+    """Return the API at `path` once it is there, as `dial` does; the caller bounds the wait.
 
     The socket's file appears (bind) before it takes connections (listen), and no event tells the
     second, so this tries: after 2 ms, and then up to 20 ms apart.
@@ -147,7 +160,7 @@ async def dial_new(path: Path) -> Api:
     pause = _FIRST_RETRY
     while True:
         try:
-            return await dial(path)
+            return await dial(path, uid)
         except (FileNotFoundError, ConnectionRefusedError):
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_RETRY)

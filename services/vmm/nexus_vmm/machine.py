@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nexus_vmm.places import VSOCK
+from nexus_vmm.places import JAIL_DISK, JAIL_GUEST, VSOCK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,25 +13,31 @@ if TYPE_CHECKING:
     from nexus_vmm.vm import Vm
 
 
-def configuration(vm: Vm, files: Files, disk: Path) -> list[tuple[str, dict[str, Any]]]:
+def configuration(vm: Vm, files: Files, guest: Path) -> list[tuple[str, dict[str, Any]]]:
     """Return the resources to PUT before the start, in order.
+
+    Firecracker names files as it sees them in its jail, where `guest` is the guest directory.
 
     Drives appear in the guest in the order in which they are given, as none is marked as root.
     """
     spec = vm.spec
+
+    def jailed(path: Path) -> Path:
+        return JAIL_GUEST / path.relative_to(guest)
+
     steps: list[tuple[str, dict[str, Any]]] = [
         ("/machine-config", {"vcpu_count": spec.vcpu_count, "mem_size_mib": spec.memory_mib}),
         (
             "/boot-source",
             {
-                "kernel_image_path": str(files.kernel),
-                "initrd_path": str(files.initrd),
+                "kernel_image_path": str(jailed(files.kernel)),
+                "initrd_path": str(jailed(files.initrd)),
                 "boot_args": files.cmdline,
             },
         ),
-        _drive("image", files.image, read_only=True),
-        _drive("overlay", disk, read_only=False),
-        _drive("runtime", files.runtime, read_only=True),
+        _drive("image", jailed(files.image), read_only=True),
+        _drive("overlay", JAIL_DISK, read_only=False),
+        _drive("runtime", jailed(files.runtime), read_only=True),
         ("/vsock", {"guest_cid": vm.cid, "uds_path": VSOCK}),
         ("/entropy", {}),
     ]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import FailedPrecondition, Unavailable
 from nexus_vmm.console import last_words
-from nexus_vmm.disks import discard_home, make_home, remove_home
+from nexus_vmm.disks import discard_home, make_home, remove_home, write_machine
 from nexus_vmm.firecracker import Api, ApiError, Fault, dial, dial_new, printable
 from nexus_vmm.machine import configuration
 from nexus_vmm.metrics import stage
-from nexus_vmm.places import make_directory, remove_directory, vm_ids
+from nexus_vmm.pieces import put_aside
+from nexus_vmm.places import vm_ids
 from nexus_vmm.traffic import packets
 from nexus_vmm.units import CLD_EXITED
 from nexus_vmm.vm import Boot, Exit, Spec, Vm
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _ANSWER_SECONDS = 5.0
 """Within which a Firecracker that works answers a question (a boot takes longer)."""
+
+LAUNCH_REFUSED = 77
+"""Exit code of the launcher that does not start what it found (EX_NOPERM, sysexits.h)."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ class FirecrackerDriver:
             await self._units.stop(vm.id)
             files = await asyncio.to_thread(self._prepare, vm)
         # The socket is awaited while systemd still reports: neither waits for the other.
-        dialling = asyncio.create_task(dial_new(self._places.api(vm.id)))
+        dialling = asyncio.create_task(dial_new(self._places.api(vm.id), self._places.uid(vm.id)))
         try:
             with stage("launch"):
                 unit = await self._launch(vm.id)
@@ -81,10 +85,19 @@ class FirecrackerDriver:
         """Let the machine's vCPUs run."""
         await self._bring_to(vm_id, "Running", {"state": "Resumed"})
 
+    async def set_balloon(self, vm_id: str, amount_mib: int) -> None:
+        """Have the machine's balloon take memory from the guest (firecracker.yaml, /balloon)."""
+        try:
+            async with self._api(vm_id) as api:
+                await api.patch("/balloon", {"amount_mib": amount_mib})
+        except Fault as fault:
+            raise FailedPrecondition(
+                "BALLOON_REFUSED", f"Firecracker refused: {fault}"
+            ) from fault
+
     async def kill(self, vm_id: str) -> None:
         """Make sure that no process and nothing else of a run is left."""
         await self._units.stop(vm_id)
-        await asyncio.to_thread(remove_directory, self._places.run(vm_id))
 
     async def wait(self, vm_id: str) -> Exit:
         """Return how the machine ended, once it has."""
@@ -107,7 +120,7 @@ class FirecrackerDriver:
             return None
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                with closing(await dial(self._places.api(vm_id))) as api:
+                with closing(await self._dial(vm_id)) as api:
                     info = await api.get("/")
         except (OSError, ApiError, Fault):  # TimeoutError is an OSError
             return None
@@ -148,25 +161,35 @@ class FirecrackerDriver:
         """Yield the API of a machine that runs. Raises Unavailable (FIRECRACKER_SILENT)."""
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                with closing(await dial(self._places.api(vm_id))) as api:
+                with closing(await self._dial(vm_id)) as api:
                     yield api
         except (OSError, ApiError) as error:  # TimeoutError is an OSError
             raise Unavailable(
                 "FIRECRACKER_SILENT", f"Firecracker does not answer: {str(error) or 'it hangs'}"
             ) from error
 
+    async def _dial(self, vm_id: str) -> Api:
+        return await dial(self._places.api(vm_id), self._places.uid(vm_id))
+
     def _prepare(self, vm: Vm) -> Files:
-        """Return what the machine boots from, and make its directory, empty. Blocks."""
+        """Return what the machine boots from, with all that the launcher needs there. Blocks."""
         files = self._assets.find(vm.spec)
+        disk = self._places.disk(vm.id)
         if not vm.boot:
             # A power loss may have taken a fresh disk, which holds nothing yet.
             make_home(self._places, vm.id, vm.spec.disk_mib)
-        run = self._places.run(vm.id)
-        remove_directory(run)
-        # Others may pass through to vsock/, but see nothing else.
-        make_directory(run, 0o2771)
-        make_directory(self._places.vsock(vm.id).parent, 0o2770, self._places.vsock_gid)
+        elif not disk.exists():
+            raise _boot_failed(f"its disk is gone: {disk}; put it back, or delete the VM")
+        write_machine(self._places, vm.id, vm.spec)
+        self._make_room_for_console(vm)
         return files
+
+    def _make_room_for_console(self, vm: Vm) -> None:
+        """Put what earlier boots printed aside. Blocks."""
+        try:
+            put_aside(self._places.console(vm.id))
+        except OSError as error:  # no reason not to start: the log stays bounded
+            _log.warning("VM %s: its console log cannot be put aside: %s", vm.id, error)
 
     async def _launch(self, vm_id: str) -> Unit:
         try:
@@ -193,7 +216,7 @@ class FirecrackerDriver:
         try:
             with stage("configure"):
                 info = await api.get("/")
-                await api.put_all(configuration(vm, files, self._places.disk(vm.id)))
+                await api.put_all(configuration(vm, files, self._assets.directory))
             with stage("boot"):
                 await api.act("InstanceStart")
         except Fault as fault:
@@ -224,6 +247,9 @@ def _ended(unit: Unit) -> Exit:
         if status == 0:
             why = "the guest shut down or rebooted, and Firecracker ended"
             return Exit("shutdown", why, code=0)
+        if status == LAUNCH_REFUSED:
+            why = "the launcher refused; journalctl -u nexus-vm@ID says why"
+            return Exit("error", why, code=status)
         return Exit("error", f"Firecracker ended with exit code {status}", code=status)
     name = _signal_name(status)
     if unit.result == "oom-kill":

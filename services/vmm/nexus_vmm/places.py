@@ -1,37 +1,41 @@
-"""Where the files of a VM are, and the directories that hold them.
+"""Where the files of a VM are, on the host and in the jail of its process.
 
-vmm has no capability: it gives a directory to the VM's group by the set-group-id bit that it
-inherits, and to the vsock group by being a member of it.
+What lives as long as the VM is vmm's; what lives as long as the process systemd makes and removes,
+and the launcher (`deploy/launch`) gives to the process and to those who reach it.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from nexus_rpc.ids import is_vm_id
+from nexus_rpc.ids import is_vm_id, vm_uid
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
-API_SOCKET = "api.sock"
+API_SOCKET = "api/api.sock"
 VSOCK = "vsock/agent.sock"
-"""Both below the unit's working directory, which is `Places.run(id)`."""
+"""Both below `Places.run(id)` on the host, and below the root in the jail."""
+
+JAIL_DISK = Path("/disk")
+JAIL_GUEST = Path("/guest")
+"""The VM's disk and the guest directory, as its process sees them (see nexus-vm@.service)."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
 class Places:
-    """The directories of all VMs; `vsock_gid` is the group that may dial into guests."""
+    """The directories of all VMs; `uid` says which user the process of a VM is."""
 
     vms_dir: Path
     run_dir: Path
-    vsock_gid: int
+    uid: Callable[[str], int] = vm_uid
 
     def home(self, vm_id: str) -> Path:
         """Return the directory that lives as long as the VM."""
@@ -40,6 +44,10 @@ class Places:
     def disk(self, vm_id: str) -> Path:
         """Return the VM's writable disk."""
         return self.home(vm_id) / "overlay.img"
+
+    def machine(self, vm_id: str) -> Path:
+        """Return the file that tells the launcher of the VM's limits."""
+        return self.home(vm_id) / "machine"
 
     def console(self, vm_id: str) -> Path:
         """Return the directory of the console log."""
@@ -57,26 +65,27 @@ class Places:
         """Return Firecracker's vsock socket."""
         return self.run(vm_id) / VSOCK
 
+    def serial(self, vm_id: str) -> Path:
+        """Return the FIFO that is Firecracker's standard input where the VM has serial input."""
+        return self.run(vm_id) / "serial"
+
 
 def vm_ids(directory: Path) -> set[str]:
     """Return the ids that have an entry in `directory`."""
     return {entry.name for entry in os.scandir(directory) if is_vm_id(entry.name)}
 
 
-def make_directory(path: Path, mode: int, gid: int = -1) -> None:
+def make_directory(path: Path, mode: int) -> None:
     """Make `path` with exactly `mode`, or bring an existing one to it. Raises OSError."""
     path.mkdir(exist_ok=True)
-    if gid not in (-1, path.stat().st_gid):
-        os.chown(path, -1, gid)
-    if stat.S_IMODE(path.stat().st_mode) != mode:
-        path.chmod(mode)
+    path.chmod(mode)
 
 
 def remove_directory(path: Path) -> None:
     """Remove `path` and all below it, following no link; nothing happens if it is not there.
 
-    Whoever broke out of Firecracker may have filled it: neither depth nor number costs anything
-    but time, so no recursion, which ends at Python's limit, and no list of names.
+    Whoever took over a log writer may have filled it: neither depth nor number costs anything but
+    time, so no recursion, which ends at Python's limit, and no list of names.
     """
     try:
         top = os.open(path, _DIRECTORY)

@@ -12,8 +12,8 @@ from nexus_rpc.server import ServerSettings
 class Settings:
     """Where vmm keeps and finds things (see docs/architecture.md).
 
-    `vms_dir` must be on a file system with sparse files; it and `run_dir` belong to the group
-    that VMs run as and hand it on (set-group-id).
+    `vms_dir` must be on a file system with sparse files. It, `run_dir` and `guest_dir` are named in
+    nexus-vm@.service and its launcher too.
     """
 
     server: ServerSettings = field(
@@ -23,4 +23,3 @@ class Settings:
     vms_dir: Path = Path("/var/lib/nexus/vms")
     run_dir: Path = Path("/run/nexus/vms")
     guest_dir: Path = Path("/usr/lib/nexus/guest")
-    vsock_group: str = "nexus-vsock"

@@ -5,7 +5,6 @@ Only systemd and Firecracker are stand-ins; the units' processes are real, and o
 
 import asyncio
 import contextlib
-import grp
 import json
 import os
 import random
@@ -41,7 +40,6 @@ class Service:
         self.config.write_text(
             f"state_dir = '{directory}/state'\nvms_dir = '{self.places.vms_dir}'\n"
             f"run_dir = '{self.places.run_dir}'\nguest_dir = '{directory}/guest'\n"
-            f"vsock_group = '{grp.getgrgid(os.getgid()).gr_name}'\n"
             f"[server]\nruntime_dir = '{directory}/server'\n"
         )
         self.model = vmm_units.Model(vmm_units.processes(self.places.run_dir))

@@ -36,8 +36,8 @@ def test_modes_do_not_depend_on_the_umask(where, umask):
         make_home(where, ID, 16)
     finally:
         os.umask(before)
-    assert mode(where.home(ID)) == 0o2750
-    assert mode(where.console(ID)) == 0o2770
+    assert mode(where.home(ID)) == 0o700
+    assert mode(where.console(ID)) == 0o770
     assert mode(where.disk(ID)) == 0o660
 
 

@@ -3,27 +3,29 @@
 import asyncio
 import contextlib
 import json
+import os
 from contextlib import closing
 
 import pytest
 import vmm_guest
+import vmm_units
 from vmm_firecracker import Machine
 
+from nexus_vmm import disks
 from nexus_vmm.firecracker import ApiError, Fault, dial, dial_new
 from nexus_vmm.machine import configuration
 
 
 async def test_a_machine_is_configured_and_started(short_path):
-    machine = Machine(short_path)
+    places = vmm_guest.places(short_path)
+    disks.make_home(places, vmm_guest.ID, 16)
+    machine = Machine(vmm_units.make_run(places.run_dir, vmm_guest.ID), vmm_guest.ID)
     await machine.serve()
     assets = vmm_guest.guest_files(short_path / "guest")
-    disk = short_path / "disk"
-    disk.touch()
-    (short_path / "vsock").mkdir()
     vm = vmm_guest.vm(spec=vmm_guest.spec(network=vmm_guest.NETWORK, balloon=True))
-    with closing(await dial(machine.path)) as api:
+    with closing(await dial(machine.path, os.getuid())) as api:
         assert (await api.get("/"))["state"] == "Not started"
-        await api.put_all(configuration(vm, assets.find(vm.spec), disk))
+        await api.put_all(configuration(vm, assets.find(vm.spec), assets.directory))
         await api.act("InstanceStart")
         assert (await api.get("/"))["state"] == "Running"
         await api.patch("/vm", {"state": "Paused"})
@@ -93,7 +95,7 @@ async def answering(path, answer):
 async def test_no_answer_is_an_error_and_takes_no_memory(short_path, answer):
     path = short_path / "api.sock"
     async with answering(path, answer):
-        with closing(await dial(path)) as api, pytest.raises(ApiError, match="/: "):
+        with closing(await dial(path, os.getuid())) as api, pytest.raises(ApiError, match="/: "):
             await asyncio.wait_for(api.get("/"), 5)
 
 
@@ -110,13 +112,13 @@ async def test_a_fault_keeps_its_words(short_path, body, text):
     head = f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(payload)}\r\n\r\n".encode()
     path = short_path / "api.sock"
     async with answering(path, head + payload):
-        with closing(await dial(path)) as api, pytest.raises(Fault, match=text):
+        with closing(await dial(path, os.getuid())) as api, pytest.raises(Fault, match=text):
             await api.act("InstanceStart")
 
 
 async def test_a_new_socket_is_awaited(short_path):
     path = short_path / "api.sock"
-    dialling = asyncio.create_task(dial_new(path))
+    dialling = asyncio.create_task(dial_new(path, os.getuid()))
     await asyncio.sleep(0)
     async with answering(path, b""):
         with closing(await asyncio.wait_for(dialling, 5)):
@@ -125,4 +127,4 @@ async def test_a_new_socket_is_awaited(short_path):
 
 async def test_nothing_there_is_an_error_at_once(short_path):
     with pytest.raises(FileNotFoundError):
-        await dial(short_path / "api.sock")
+        await dial(short_path / "api.sock", os.getuid())

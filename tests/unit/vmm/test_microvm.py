@@ -1,8 +1,8 @@
 """The driver for Firecracker: directories, a process that hangs, and systemd failing."""
 
 import asyncio
+import os
 import signal
-import stat
 
 import pytest
 import vmm_firecracker
@@ -13,7 +13,12 @@ from vmm_guest import ID
 from nexus_rpc.errors import FailedPrecondition, Unavailable
 from nexus_vmm import microvm
 from nexus_vmm.microvm import FirecrackerDriver
-from nexus_vmm.places import API_SOCKET
+
+DRIVES = {
+    "image": "/guest/images/debian.img",
+    "overlay": "/disk",
+    "runtime": "/guest/runtime.img",
+}
 
 
 class Setup:
@@ -35,25 +40,46 @@ async def setup(short_path):
     await setup.model.close()
 
 
-def mode(path):
-    return stat.S_IMODE(path.stat().st_mode)
-
-
-async def test_the_run_directory_lets_others_reach_vsock_only(setup):
+async def test_firecracker_is_told_of_files_as_its_jail_has_them(setup):
     await setup.driver.start(setup.vm)
-    run = setup.places.run(ID)
-    assert (mode(run), mode(run / "vsock")) == (0o2771, 0o2770)
+    resources = setup.model.processes[ID].resources
+    kernel = "/guest/kernels/default"
+    boot = resources["/boot-source"]
+    assert (boot["kernel_image_path"], boot["initrd_path"]) == (
+        f"{kernel}/vmlinux",
+        f"{kernel}/initrd",
+    )
+    drives = {name: resources[f"/drives/{name}"]["path_on_host"] for name in DRIVES}
+    assert drives == DRIVES
+    assert resources["/vsock"]["uds_path"] == "vsock/agent.sock"
     assert setup.places.vsock(ID).is_socket()
-    await setup.driver.kill(ID)
-    assert not run.exists()
 
 
-async def test_what_an_earlier_run_left_is_not_used(setup):
-    stale = setup.places.run(ID)
-    (stale / "vsock").mkdir(parents=True)
-    (stale / API_SOCKET).touch()
-    (stale / "vsock/agent.sock").touch()
+@pytest.mark.parametrize("serial", [False, True])
+async def test_the_launcher_is_told_of_the_limits(setup, serial):
+    spec = vmm_guest.spec(vcpu_count=2, memory_mib=256, serial_input=serial)
+    await setup.driver.start(vmm_guest.vm(spec=spec))
+    assert setup.places.machine(ID).read_text() == f"2 256 {serial:d}\n"
+
+
+async def test_the_socket_of_another_process_is_not_used(setup):
+    """Whoever broke out of Firecracker may put a link in place of its socket."""
     await setup.driver.start(setup.vm)
+    object.__setattr__(setup.places, "uid", lambda vm_id: os.getuid() + 1)
+    with pytest.raises(Unavailable, match="leads to another's socket"):
+        await setup.driver.pause(ID)
+    assert await setup.driver.adopt(ID) is None
+
+
+async def test_a_launcher_that_refuses_is_told(setup):
+    async def refuse(vm_id):
+        process = vmm_units.Idle()
+        process.end(microvm.LAUNCH_REFUSED)
+        return process
+
+    setup.model.launch = refuse
+    with pytest.raises(FailedPrecondition, match="the launcher refused"):
+        await setup.driver.start(setup.vm)
 
 
 async def test_a_fresh_disk_that_a_power_loss_took_is_made_again(setup):
@@ -64,13 +90,12 @@ async def test_a_fresh_disk_that_a_power_loss_took_is_made_again(setup):
 
 async def test_a_used_disk_is_never_made_again(setup):
     setup.places.disk(ID).unlink()
-    with pytest.raises(FailedPrecondition, match=r"drives/overlay: No such file"):
+    with pytest.raises(FailedPrecondition, match="its disk is gone"):
         await setup.driver.start(vmm_guest.vm(boot="an earlier boot"))
     assert not setup.places.disk(ID).exists()
 
 
 async def test_a_process_that_someone_else_started_is_replaced(setup):
-    setup.places.run(ID).mkdir()
     await setup.model.start(ID)
     stray = setup.model.describe(ID)
     assert await setup.driver.adopt(ID) is None
