@@ -36,14 +36,6 @@ STYLES = {
     "stopped": "dim",
 }
 
-VM_ORDERS = {
-    "created": "VM_ORDER_CREATE_TIME",
-    "name": "VM_ORDER_NAME",
-    "changed": "VM_ORDER_STATE_TIME",
-    "memory": "VM_ORDER_MEMORY",
-}
-"""What `vm list` orders by."""
-
 _AGES = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -69,6 +61,7 @@ def vm(vm: vmm_pb2.Vm) -> dict[str, Any]:
             "disk_mib": vm.spec.disk_mib,
             "network": network,
             "balloon": vm.spec.balloon,
+            "serial_input": vm.spec.serial_input,
             "restart": restart.text(vm.spec.restart),
             "tags": dict(sorted(vm.spec.tags.items())),
         },

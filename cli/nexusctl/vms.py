@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from nexusctl.services import Services
 
 
-async def every(services: Services) -> AsyncIterator[vmm_pb2.Vm]:
-    """Yield all VMs, oldest first. Raises NexusError."""
+async def every(
+    services: Services, request: vmm_pb2.ListVmsRequest | None = None
+) -> AsyncIterator[vmm_pb2.Vm]:
+    """Yield the VMs that `request` asks for; without one all, oldest first. Raises NexusError."""
     vmm = services.vmm
-    async for vm in paged.every(vmm, vmm.stub.ListVms, vmm_pb2.ListVmsRequest(), "vms"):
+    wanted = request or vmm_pb2.ListVmsRequest()
+    async for vm in paged.every(vmm, vmm.stub.ListVms, wanted, "vms"):
         yield vm
 
 

@@ -39,6 +39,8 @@ class Fakes:
         self.wires = Wires()
         self.files = {}
         self.console = b""
+        self.printed = asyncio.Queue()
+        self.typed = asyncio.Queue()
         self.announced = None
         self.hangs_up = False
         self.killed = asyncio.Event()
@@ -134,10 +136,11 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         queue = asyncio.Queue()
         self.fakes.watchers.add(queue)
         self.fakes.called["WatchVms"].set()
+        self.fakes.requests["WatchVms"].append(request)
         try:
             for vm in tuple(self.fakes.vms.values()):
                 yield vmm_pb2.WatchVmsResponse(vm=vm)
-            yield vmm_pb2.WatchVmsResponse(synced=True)
+            yield vmm_pb2.WatchVmsResponse(synced=True, revision=41)
             while True:
                 yield await queue.get()
         finally:
@@ -149,7 +152,13 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
 
     async def ListVms(self, request, context):
         await self.fakes.begin(request, context)
-        vms = list(self.fakes.vms.values())
+        wanted = request.filter
+        vms = [
+            vm
+            for vm in self.fakes.vms.values()
+            if (not wanted.states or vm.state in wanted.states)
+            and all(value in ("", vm.spec.tags.get(key)) for key, value in wanted.tags.items())
+        ]
         start = int(request.page_token or 0)
         end = start + min(request.page_size, self.fakes.page)
         token = str(end) if end < len(vms) else ""
@@ -206,6 +215,8 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         vm = self.fakes.find(request.vm)
         if request.etag not in ("", vm.etag):
             raise FailedPrecondition("ETAG_MISMATCH", f"the spec of VM {vm.name!r} has changed")
+        if "tags" in request.update_mask.paths:
+            vm.spec.tags.clear()
         request.update_mask.MergeMessage(request.spec, vm.spec, replace_message_field=True)
         return vmm_pb2.UpdateVmResponse(vm=vm)
 
@@ -222,8 +233,18 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
     async def GetConsoleLog(self, request, context):
         await self.fakes.begin(request, context)
         self.fakes.find(request.vm)
-        for start in range(0, len(self.fakes.console), 1000):
-            yield vmm_pb2.GetConsoleLogResponse(data=self.fakes.console[start : start + 1000])
+        lines = self.fakes.console.splitlines(keepends=True)
+        log = b"".join(lines[-request.tail_lines :])
+        for start in range(0, len(log), 1000):
+            yield vmm_pb2.GetConsoleLogResponse(data=log[start : start + 1000])
+        while request.follow and (answer := await self.fakes.printed.get()):
+            yield answer
+
+    async def WriteConsole(self, request, context):
+        await self.fakes.begin(request, context)
+        self.fakes.find(request.vm)
+        self.fakes.typed.put_nowait(request.data)
+        return vmm_pb2.WriteConsoleResponse()
 
     async def GetInfo(self, request, context):
         await self.fakes.begin(request, context)

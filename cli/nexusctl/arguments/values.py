@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
+import time
+from datetime import datetime
 
 _SIZE = re.compile(r"(?P<mib>[0-9]{1,9})M?|(?P<gib>[0-9]{1,6})G", re.IGNORECASE)
 _RATE = re.compile(r"(?P<number>[0-9]{1,12})(?P<unit>[KMG]?)", re.IGNORECASE)
 _RESTART = re.compile(
     r"(?P<condition>none|on-boot|always|on-failure)(:(?P<delay>backoff|immediate|fixed=[0-9]{1,4}s?))?"
 )
+_AGO = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS = {"": 1, "K": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 
 
@@ -65,6 +69,47 @@ def restart(text: str) -> tuple[str, str, int]:
         )
     delay, _, seconds = (match["delay"] or "backoff").partition("=")
     return match["condition"], delay, int(seconds.removesuffix("s") or 0)
+
+
+def revision(text: str) -> int:
+    """Return a revision of vmm's changes."""
+    if not (text.isascii() and text.isdigit() and int(text) < 2**64):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a revision, as vm watch tells it")
+    return int(text)
+
+
+def tag(text: str) -> tuple[str, str]:
+    """Return key and value of a tag."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not K=V")
+    return key, value
+
+
+def wanted_tag(text: str) -> tuple[str, str]:
+    """Return key and value of a tag that is looked for; without a value, any has it."""
+    key, equals, value = text.partition("=")
+    if not key or (equals and not value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K=V, nor K for any value")
+    return key, value
+
+
+def since(text: str) -> int:
+    """Return a time in microseconds since the epoch, of an RFC 3339 time or of how long ago."""
+    if match := _AGO.fullmatch(text):
+        ago = int(match["number"]) * _SECONDS[match["unit"]]
+        return max(0, int((time.time() - ago) * 1_000_000))
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    # Of a time without its offset it is unknown whose clock told it.
+    if moment is None or moment.tzinfo is None or moment.year < 1970:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not how long ago, such as 30s, 10m, 2h or 3d, nor a time with its "
+            "offset, such as 2026-01-31T12:00:00Z"
+        )
+    return max(0, int(moment.timestamp() * 1_000_000))
 
 
 def variable(text: str) -> tuple[str, str]:

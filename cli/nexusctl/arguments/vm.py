@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nexusctl.arguments import shared, values
+from nexusctl.arguments.listing import add_list
 from nexusctl.arguments.parsing import add_json, add_yes, leaf
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from nexusctl.arguments.parsing import Parser
 
 READY_SECONDS = 120.0
@@ -26,6 +29,7 @@ def add_vm(vm: Parser) -> None:
     )
     _add_spec(create)
     shared.add_restart(create, "default: none")
+    create.add_argument("--serial-input", action="store_true", help="let vm console type into it")
     add_json(create)
 
     update = leaf(vm, commands, "update", "change a VM that there is")
@@ -57,21 +61,9 @@ def add_vm(vm: Parser) -> None:
     add_yes(delete)
     delete.add_argument("--force", action="store_true", help="stop it first if it is live")
 
-    list_ = leaf(vm, commands, "list", "list the VMs, oldest first")
-    form = list_.add_mutually_exclusive_group()
-    list_.options.append(form.add_argument("--json", action="store_true", help="print JSON"))
-    list_.options.append(
-        form.add_argument("--quiet", "-q", action="store_true", help="print ids only")
-    )
+    _add_insight(vm, commands)
 
-    inspect = leaf(vm, commands, "inspect", "all that the three services know of a VM")
-    _add_name(inspect)
-    add_json(inspect)
-
-    logs = leaf(vm, commands, "logs", "what the serial console printed; the last 1 MiB is kept")
-    _add_name(logs)
-    logs.add_argument("--tail", type=values.positive, metavar="N", help="only the last N lines")
-    add_json(logs)
+    _add_consoles(vm, commands)
 
     exec_ = leaf(vm, commands, "exec", "run a command in a VM; piped stdin goes to it, to 1 MiB")
     _add_name(exec_)
@@ -88,13 +80,62 @@ def add_vm(vm: Parser) -> None:
     cp.add_argument("target", metavar="DST", help="FILE, NAME:/PATH, or - for stdout")
 
 
+def _add_insight(vm: Parser, commands: Any) -> None:  # noqa: ANN401  # argparse keeps this class private
+    add_list(leaf(vm, commands, "list", "list the VMs, oldest first"))
+
+    watch = leaf(vm, commands, "watch", "the VMs as they are, and then each change")
+    watch.add_argument(
+        "--after",
+        type=values.revision,
+        default=0,
+        metavar="REVISION",
+        help="only what changed after this revision, as an earlier watch told it",
+    )
+    add_json(watch)
+
+    inspect = leaf(vm, commands, "inspect", "all that the three services know of a VM")
+    _add_name(inspect)
+    add_json(inspect)
+
+
+def _add_consoles(vm: Parser, commands: Any) -> None:  # noqa: ANN401  # argparse keeps this class private
+    logs = leaf(vm, commands, "logs", "what the serial console printed; the last 1 MiB is kept")
+    _add_name(logs)
+    logs.add_argument("--tail", type=values.positive, metavar="N", help="only the last N lines")
+    logs.add_argument(
+        "--since",
+        type=values.since,
+        metavar="TIME",
+        help="only what was printed then or later: 10m, 2h, 3d, or 2026-01-31T12:00:00Z",
+    )
+    logs.add_argument("--follow", "-f", action="store_true", help="go on as the console prints")
+    add_json(logs)
+
+    console = leaf(vm, commands, "console", "type into the serial console; ~. leaves")
+    _add_name(console)
+
+
 def _add_name(parser: Parser) -> None:
     parser.add_argument("vm", metavar="NAME", help="id or name of the VM")
 
 
 def _add_update(parser: Parser) -> None:
     shared.add_restart(parser, "at any time")
+    _add_tag(parser, "set a tag, at any time; the others stay")
+    parser.add_argument(
+        "--untag",
+        dest="untagged",
+        action="append",
+        default=[],
+        metavar="K",
+        help="take a tag away, if it is there; may be repeated",
+    )
     _add_size(parser, "of a VM that is not live")
+    parser.add_argument(
+        "--serial-input",
+        choices=["on", "off"],
+        help="whether vm console may type into it (of a VM that is not live)",
+    )
     parser.add_argument(
         "--etag",
         default="",
@@ -119,6 +160,7 @@ def _add_spec(parser: Parser) -> None:
     parser.add_argument(
         "--disk", type=values.mebibytes, metavar="MIB", help="disk, 512 or 2G (default 2048)"
     )
+    _add_tag(parser, "a label, to list VMs and to set quotas by")
     parser.add_argument("--no-network", action="store_true", help="no network port")
     shared.add_port(parser)
     parser.add_argument(
@@ -127,6 +169,18 @@ def _add_spec(parser: Parser) -> None:
         default=[],
         metavar="PORTS",
         help="forward a port of the host, 8080:80; may be repeated",
+    )
+
+
+def _add_tag(parser: Parser, text: str) -> None:
+    parser.add_argument(
+        "--tag",
+        dest="tags",
+        type=values.tag,
+        action="append",
+        default=[],
+        metavar="K=V",
+        help=f"{text}; may be repeated",
     )
 
 

@@ -12,6 +12,7 @@ from nexusctl.create import Wish, create
 from nexusctl.progress import progress
 from nexusctl.publications import parse
 from nexusctl.sizes import set_sizes
+from nexusctl.tags import once
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -23,8 +24,10 @@ def wish(options: Namespace, name: str) -> Wish:
     """Return the VM that the options ask for. Raises InvalidArgument and Failure."""
     spec = vmm_pb2.VmSpec(image=options.image, kernel=options.kernel)
     set_sizes(spec, options)
+    spec.tags.update(once(options.tags))
     if getattr(options, "restart", None):  # vm run has none
         spec.restart.CopyFrom(restart.policy(options.restart))
+    spec.serial_input = getattr(options, "serial_input", False)
     publications = [parse("--publish", text) for text in options.publish]
     port = attach.wish(options)
     if not options.no_network:

@@ -11,7 +11,7 @@ WORDS = [
     (["nexusctl", "vm", "cr"], {"create"}, {"list"}),
     (["nexusctl", "vm", "create", "--m"], {"--memory"}, {"--cpus"}),
     (["nexusctl", "--endpoint", "vm", "v"], {"vm"}, set()),
-    (["nexusctl", "vm", "list", "--"], {"--json", "--quiet"}, {"--image"}),
+    (["nexusctl", "vm", "list", "--"], {"--json", "--quiet"}, {"--kernel"}),
     (["nexusctl", "net", ""], {"policy", "explain", "migrate"}, {"exec"}),
     (["nexusctl", "net", "policy", "hello", ""], {"open", "none", "--allow"}, {"--up"}),
     (["nexusctl", "completion", ""], {"bash", "zsh"}, {"vm"}),
