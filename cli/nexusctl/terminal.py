@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 import sys
@@ -44,13 +45,23 @@ def note(text: str) -> None:
     print(f"nexusctl: note: {printable(text)}", file=sys.stderr)
 
 
-def plain_console(data: bytes) -> bytes:
-    """Return console output with every control byte but tab and newline shown as caret notation.
+class PlainConsole:
+    """Console output with every control byte but tab and newline shown as caret notation.
 
-    For a terminal: a guest's escape sequences could write files or keystrokes there.
+    For a terminal: a guest's escape sequences could write files or keystrokes there. What the cut
+    between two pieces parts, a character or a line's end, is shown as one.
     """
-    text = data.replace(b"\r\n", b"\n").decode("utf-8", "replace")
-    return "".join(_visible(c) for c in text).encode()
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+
+    def more(self, data: bytes) -> bytes:
+        """Return what to show for the next piece."""
+        text = self._held + self._decoder.decode(data)
+        self._held = "\r" if text.endswith("\r") else ""
+        text = text.removesuffix("\r").replace("\r\n", "\n")
+        return "".join(_visible(c) for c in text).encode()
 
 
 def _visible(character: str) -> str:

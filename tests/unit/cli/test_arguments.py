@@ -54,6 +54,36 @@ def test_sizes(text, mebibytes):
 
 
 @pytest.mark.parametrize(
+    ("text", "ago"), [("0s", 0), ("30s", 30), ("10m", 600), ("2h", 7200), ("3d", 259_200)]
+)
+def test_how_long_ago(monkeypatch, text, ago):
+    monkeypatch.setattr("time.time", lambda: 1_000_000.5)
+    since = parse(["vm", "logs", "x", "--since", text]).since
+    assert since == (1_000_000.5 - ago) * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "since"),
+    [
+        ("1970-01-01T00:00:01Z", 1_000_000),
+        ("1970-01-01T02:00:00.5+01:00", 3_600_500_000),
+        ("1970-01-01T00:00:00+01:00", 0),
+        ("999999999d", 0),
+    ],
+)
+def test_times(text, since):
+    assert parse(["vm", "logs", "x", "--since", text]).since == since
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10", "-1m", "1w", "2026-01-31", "2026-01-31T12:00:00", "1m2s"]
+)
+def test_what_is_no_time(capsys, text):
+    code, told = fails(capsys, "vm", "logs", "x", f"--since={text}")
+    assert (code, "such as 30s, 10m" in told) == (2, True)
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("none", "none"),

@@ -7,8 +7,7 @@ from nexus.netd.v1 import netd_pb2
 from nexus.vmm.v1 import vmm_pb2
 from nexusctl import net_views, views
 from nexusctl.commands.status import exit_code
-from nexusctl.commands.vm_logs import tail
-from nexusctl.terminal import plain_console
+from nexusctl.terminal import PlainConsole
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -33,18 +32,17 @@ def test_a_vm_without_times_or_network():
     assert (shown["create_time"], shown["address"], shown["spec"]["network"]) == (None, None, None)
 
 
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [(None, b"a\nb\nc"), (1, b"c"), (2, b"b\nc"), (9, b"a\nb\nc")],
-)
-def test_tail(lines, expected):
-    assert tail(b"a\nb\nc", lines) == expected
-
-
 def test_a_console_on_a_terminal_keeps_text_and_shows_control():
-    assert plain_console("ü\tx\r\n".encode()) == "ü\tx\n".encode()
-    assert plain_console(b"\x1b[2J\x7f\x00") == b"^[[2J^?^@"
-    assert plain_console(b"\xff\x9b") == "��".encode()
+    assert PlainConsole().more("ü\tx\r\n".encode()) == "ü\tx\n".encode()
+    assert PlainConsole().more(b"\x1b[2J\x7f\x00") == b"^[[2J^?^@"
+    assert PlainConsole().more(b"\xff\x9b") == "��".encode()
+
+
+def test_what_a_cut_parts_is_shown_as_one():
+    console = PlainConsole()
+    assert b"".join(console.more(bytes([byte])) for byte in "ü\r\n\rx".encode()) == (
+        "ü\n^Mx".encode()
+    )
 
 
 @pytest.mark.parametrize(

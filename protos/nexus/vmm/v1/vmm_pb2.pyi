@@ -1376,8 +1376,9 @@ class GetConsoleLogRequest(_message.Message):
     """Go on with what is printed from now on."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """Only what was printed at this time or later. The log knows when a boot began and when each of its
-        pieces, of at most 64 KiB, was last written: rather too much is given than too little.
+        """Only what was printed at this time or later, by the host's clock. The log knows when each of its
+        pieces was last written, of which each boot begins one, and otherwise each 64 KiB or so: rather
+        too much is given than too little.
         """
 
     def __init__(
@@ -1408,7 +1409,9 @@ class GetConsoleLogResponse(_message.Message):
     data: _builtins.bytes
     """Raw bytes, at most 64 KiB a message."""
     dropped_bytes: _builtins.int
-    """Bytes before `data` that were left out because the reader was too slow."""
+    """Bytes before `data` that were left out because the reader was too slow. 1 where their number is
+    unknown: the guest printed more than the log keeps before the service could look.
+    """
     def __init__(
         self,
         *,

@@ -299,8 +299,10 @@ class VmServiceServicer(object):
         """Streams what the VM's serial console printed, oldest first, as raw bytes.
 
         The log is bounded: at most the last 1 MiB is kept, over restarts of the VM too. With `follow` the
-        stream goes on with what is printed, and ends when the VM is deleted; what a reader is too slow
-        for is left out, and `dropped_bytes` says how much.
+        stream goes on with what is printed, over boots of the VM, and ends when it is deleted; what a
+        reader is too slow for is left out, and `dropped_bytes` says how much. A stop of the service ends
+        it with UNAVAILABLE (STOPPING).
+        RESOURCE_EXHAUSTED (TOO_MANY_FOLLOWERS): 64 callers follow already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

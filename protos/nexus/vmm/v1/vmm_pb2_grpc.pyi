@@ -158,8 +158,10 @@ class VmServiceStub:
     """Streams what the VM's serial console printed, oldest first, as raw bytes.
 
     The log is bounded: at most the last 1 MiB is kept, over restarts of the VM too. With `follow` the
-    stream goes on with what is printed, and ends when the VM is deleted; what a reader is too slow
-    for is left out, and `dropped_bytes` says how much.
+    stream goes on with what is printed, over boots of the VM, and ends when it is deleted; what a
+    reader is too slow for is left out, and `dropped_bytes` says how much. A stop of the service ends
+    it with UNAVAILABLE (STOPPING).
+    RESOURCE_EXHAUSTED (TOO_MANY_FOLLOWERS): 64 callers follow already.
     """
     WriteConsole: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.WriteConsoleRequest, _vmm_pb2.WriteConsoleResponse]
     """Types into a live VM's serial console.
@@ -315,8 +317,10 @@ class VmServiceAsyncStub(VmServiceStub):
     """Streams what the VM's serial console printed, oldest first, as raw bytes.
 
     The log is bounded: at most the last 1 MiB is kept, over restarts of the VM too. With `follow` the
-    stream goes on with what is printed, and ends when the VM is deleted; what a reader is too slow
-    for is left out, and `dropped_bytes` says how much.
+    stream goes on with what is printed, over boots of the VM, and ends when it is deleted; what a
+    reader is too slow for is left out, and `dropped_bytes` says how much. A stop of the service ends
+    it with UNAVAILABLE (STOPPING).
+    RESOURCE_EXHAUSTED (TOO_MANY_FOLLOWERS): 64 callers follow already.
     """
     WriteConsole: _aio.UnaryUnaryMultiCallable[_vmm_pb2.WriteConsoleRequest, _vmm_pb2.WriteConsoleResponse]  # type: ignore[assignment]
     """Types into a live VM's serial console.
@@ -541,8 +545,10 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams what the VM's serial console printed, oldest first, as raw bytes.
 
         The log is bounded: at most the last 1 MiB is kept, over restarts of the VM too. With `follow` the
-        stream goes on with what is printed, and ends when the VM is deleted; what a reader is too slow
-        for is left out, and `dropped_bytes` says how much.
+        stream goes on with what is printed, over boots of the VM, and ends when it is deleted; what a
+        reader is too slow for is left out, and `dropped_bytes` says how much. A stop of the service ends
+        it with UNAVAILABLE (STOPPING).
+        RESOURCE_EXHAUSTED (TOO_MANY_FOLLOWERS): 64 callers follow already.
         """
 
     @_abc_1.abstractmethod
