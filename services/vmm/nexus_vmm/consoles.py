@@ -66,8 +66,10 @@ class Consoles:
         """
         directory = self._places.console(vm.id)
         if wanted.follow:
-            async for chunk in self._follow(vm, Reader(directory, wanted.since), wanted):
-                yield chunk
+            reader = Reader(directory, wanted.since)
+            async with aclosing(self._follow(vm, reader, wanted)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
             return
         log = await asyncio.to_thread(
             read_console, directory, wanted.tail_bytes, wanted.tail_lines, wanted.since
