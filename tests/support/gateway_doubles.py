@@ -39,6 +39,8 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         self.changes = []
         self.forgotten = 0
         self.touches = asyncio.Queue()
+        self.answering = asyncio.Event()
+        self.answering.set()
 
     def put(self, vm):
         self.vms[vm.id] = vm
@@ -101,6 +103,7 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
     async def TouchVm(self, request, context):
         self._find(request.vm)
         self.touches.put_nowait(request.vm)
+        await self.answering.wait()
         return pb.TouchVmResponse()
 
     async def ReportGuest(self, request, context):

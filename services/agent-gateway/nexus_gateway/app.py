@@ -12,6 +12,7 @@ from nexus_gateway.guests import Guests
 from nexus_gateway.notice import Notice
 from nexus_gateway.servicer import Servicer
 from nexus_gateway.streams import Streams
+from nexus_gateway.uses import Uses
 from nexus_gateway.vmm import GrpcVmm
 from nexus_gateway.vms import Vms
 from nexus_gateway.vsock import dial
@@ -37,13 +38,15 @@ async def compose(
     vms = Vms(vmm, changed)
     guests = Guests(vms, vmm, dial, Timing(ready=settings.agent_ready_timeout), changed)
     metrics.observe_guests(guests.count)
-    streams = Streams(dial)
+    uses = Uses(vms, vmm)
+    streams = Streams(dial, uses.of)
     if settings.mcp.listen:
         token = mcp_door.read_token(settings.mcp.token)
         listener = stack.enter_context(mcp_door.listening(settings.mcp.listen))
         tasks.create_task(mcp_door.serve(listener, settings.mcp, token, vms, streams))
     tasks.create_task(vms.follow(follow(settings.vmm)))
     tasks.create_task(guests.run())
+    tasks.create_task(uses.run())
     return [
         Binding(
             "nexus.gateway.v1.GuestService",

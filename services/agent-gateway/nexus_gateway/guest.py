@@ -96,7 +96,8 @@ class Follower:
             # again, must not keep the gateway busy.
             if _now() - began > self._timing.silence:
                 waits = _waits()
-            if _now() >= self._give_up_at:
+            # One that was asked to shut down falls silent, and is not lost for that.
+            if _now() >= self._give_up_at and not self._vm.stopping:
                 self._set(State.UNREACHABLE, f"the agent does not answer: {why}")
             else:
                 self._set(State.CONNECTING, f"the agent does not answer yet: {why}")

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nexus_gateway.farewell import Farewell
 from nexus_gateway.guest import Follower, Guest, State, Timing
 from nexus_gateway.reports import Reporter
 from nexus_gateway.vms import is_live
@@ -107,7 +108,8 @@ class Guests:
     def _follow(self, vm: Vm, tasks: asyncio.TaskGroup) -> _Following:
         follower = Follower(vm, self._dial, self._timing, self._told)
         reporter = Reporter(vm, lambda: self.of(vm), self._vms, self._vmm, self._changed)
-        works = (follower.run, reporter.run)
+        farewell = Farewell(vm, self._vms, self._dial, self._changed)
+        works = (follower.run, reporter.run, farewell.run)
         return _Following(follower, tuple(tasks.create_task(_kept_up(vm, work)) for work in works))
 
     def _told(self, guest: Guest) -> None:

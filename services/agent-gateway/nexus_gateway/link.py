@@ -1,4 +1,4 @@
-"""The control connection of one guest: hello, configure, ping."""
+"""The control connection of one guest: hello, configure, ping, shutdown."""
 
 from __future__ import annotations
 
@@ -66,6 +66,10 @@ class Link:
     async def ping(self, *, timeout: float) -> None:
         """Return once the agent has answered."""
         await self._ask({"op": "ping"}, timeout)
+
+    async def shut_down(self, *, timeout: float) -> None:
+        """Return once the agent has answered; it ends the guest then, and this connection."""
+        await self._ask({"op": "shutdown"}, timeout)
 
     async def _ask(self, request: Mapping[str, object], timeout: float) -> Mapping[str, object]:
         await self._connection.request(request, timeout=timeout)

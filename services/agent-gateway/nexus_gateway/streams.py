@@ -23,7 +23,8 @@ from nexus_guest.wire import MAX_PAYLOAD, STREAM_PORT, Frame, Kind
 from nexus_rpc.errors import DataLoss, NexusError, ResourceExhausted, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+    from contextlib import AbstractContextManager
 
     from nexus.vmm.v1.vmm_pb2 import Vm
     from nexus_gateway.operations import Command
@@ -69,8 +70,10 @@ class Streams:
     (GUEST_BUSY) and what `reasons` makes of a guest's ERROR.
     """
 
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, dial: Dial, using: Callable[[str], AbstractContextManager[None]]) -> None:
+        """`using` gives a block for which the VM with that id is in use."""
         self._dial = dial
+        self._using = using
         self._busy: Counter[str] = Counter()
 
     async def exec(self, vm: Vm, command: Command) -> AsyncGenerator[Output | Exit, None]:
@@ -160,11 +163,12 @@ class Streams:
         # Not made current: an operation may end in another context than it began in.
         span = _tracer.start_span(f"guest {request['op']}", attributes={"nexus.vm": vm.id})
         try:
-            async with await self._dial(
-                vm.vsock_path, STREAM_PORT, timeout=_DIAL_TIMEOUT
-            ) as connection:
-                await connection.request(request, timeout=_TIMEOUT)
-                yield connection
+            with self._using(vm.id):
+                async with await self._dial(
+                    vm.vsock_path, STREAM_PORT, timeout=_DIAL_TIMEOUT
+                ) as connection:
+                    await connection.request(request, timeout=_TIMEOUT)
+                    yield connection
         except NexusError as error:
             span.set_status(trace.StatusCode.ERROR, error.reason)
             raise

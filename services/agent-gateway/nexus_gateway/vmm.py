@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import grpc
 
-from nexus.vmm.v1.vmm_pb2 import GetVmRequest, ReportGuestRequest
+from nexus.vmm.v1.vmm_pb2 import GetVmRequest, ReportGuestRequest, TouchVmRequest
 from nexus_rpc.channel import trace_metadata
 from nexus_rpc.errors import from_rpc_error
 
@@ -25,6 +25,9 @@ class Vmm(Protocol):
 
     async def report(self, vm: Vm, event: GuestEvent.ValueType, reason: str) -> Vm:
         """Say what the guest of this boot of the VM did. Returns the VM after it."""
+
+    async def touch(self, vm_id: str) -> None:
+        """Say that the VM is in use."""
 
 
 class GrpcVmm:
@@ -51,3 +54,10 @@ class GrpcVmm:
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
         return response.vm
+
+    async def touch(self, vm_id: str) -> None:
+        """See `Vmm`."""
+        try:
+            await self._stub.TouchVm(TouchVmRequest(vm=vm_id), timeout=_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error

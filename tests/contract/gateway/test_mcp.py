@@ -18,6 +18,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from nexus.gateway.v1 import gateway_pb2 as pb
+from nexus.vmm.v1 import vmm_pb2 as vmm
 from nexus_gateway import mcp_connection
 
 ACCEPT = {"accept": "application/json, text/event-stream"}
@@ -108,6 +109,16 @@ async def test_run_command(client):
         "truncated": False,
     }
     assert json.loads(result.content[0].text) == result.structured_content
+
+
+async def test_a_call_is_a_use_of_the_vm(client, gateway):
+    gateway.vmm.change("a" * 13, spec=vmm.VmSpec(ttl=vmm.TimeToLive(idle_seconds=10)))
+    await gateway.vmm.until("a" * 13, vmm.VM_STATE_READY)
+    await client.list_tools()
+    assert gateway.vmm.touches.empty()
+    await client.call_tool("run_command", {"command": "true"})
+    async with asyncio.timeout(10):
+        assert await gateway.vmm.touches.get() == "a" * 13
 
 
 async def test_run_command_with_everything(client, tmp_path):

@@ -1,8 +1,11 @@
-"""Configuring the machine, for real, in namespaces of its own: hostname, hosts, resolv.conf."""
+"""Configuring and ending the machine, for real, in namespaces of its own."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 SCRIPT = """
 import socket, sys
@@ -52,3 +55,42 @@ def test_steps_are_taken_though_one_fails(tmp_path):
     resolv = Path(etc / "resolv.conf")
     assert not resolv.is_symlink()
     assert resolv.read_text() == "search corp.example nexus\nnameserver 9.9.9.9\n"
+
+
+INIT = """
+import os, signal, sys
+from nexus_guest.machine import Guest
+
+assert os.getpid() == 1, "this would end the machine"
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+if sys.argv[1] == "catches":
+    signal.signal(signal.SIGINT, lambda *_: os._exit(7))
+elif sys.argv[1] == "waits":
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+if os.fork() == 0:
+    Guest().shut_down()
+    os._exit(0)
+if sys.argv[1] == "waits":
+    signal.sigwait({signal.SIGINT})
+    os._exit(7)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize(
+    ("init", "end"),
+    [
+        ("catches", 7),
+        ("waits", 7),
+        ("is deaf", -signal.SIGHUP),  # a reset, in a PID namespace: reboot(2)
+    ],
+)
+def test_init_ends_the_machine_unless_it_would_not_hear_of_it(tmp_path, init, end):
+    (tmp_path / "init.py").write_text(INIT)
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, tmp_path / "init.py", init],
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == end

@@ -1,7 +1,7 @@
 """Operations in guests that do not keep to the protocol, and their traces."""
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 
 import pytest
 from gateway_doubles import FakeGuest, make_vm
@@ -32,7 +32,7 @@ def vm(guest):
 
 @pytest.fixture
 def streams():
-    return Streams(dial)
+    return Streams(dial, nullcontext)
 
 
 async def everything(events):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
             """Set hostname and network, as often as asked; return what failed, for people."""
 
         def shut_down(self) -> None:
-            """End the machine at once, its disks written. Does not return."""
+            """Have the machine end in order, its disks written. May return before it does."""
 
 
 _SILENCE_S = 60.0  # The gateway pings every 5 s; a connection it forgot must not stay for ever.
