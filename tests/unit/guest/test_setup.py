@@ -1,10 +1,8 @@
-import signal
-
 import pytest
 
 from nexus_guest.control import pretty_name
 from nexus_guest.errors import GuestError
-from nexus_guest.machine import heeds, hosts
+from nexus_guest.machine import hosts
 from nexus_guest.network import Network
 
 GOOD = {
@@ -27,21 +25,6 @@ SIX = {"ipv6": "fd00::2/128", "ipv6_gateway": "fd00::1"}
 )
 def test_name_of_the_system(text, name):
     assert pretty_name(text) == name
-
-
-@pytest.mark.parametrize(
-    ("status", "heeded"),
-    [
-        ("Name:\tinit\nSigBlk:\t0000000000000000\nSigCgt:\t0000000000000002\n", True),
-        ("SigBlk:\t7be3c0fe28014a03\nSigCgt:\t00000001000004ec\n", True),  # systemd 252
-        ("SigBlk:\t0000000000000000\nSigCgt:\t00000000000004e8\n", False),
-        ("SigBlk:\t0000000000000000\n", False),
-        ("SigBlk:\tnone\nSigCgt:\t0\n", False),
-        ("", False),
-    ],
-)
-def test_who_takes_a_signal(status, heeded):
-    assert heeds(status, signal.SIGINT) is heeded
 
 
 def test_hosts_has_one_line_for_the_hostname():

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
     from nexus_guest.network import Network
 
-_RB_AUTOBOOT = 0x01234567
 _MARK = "# set by nexus"
 _MAX_HOSTS = 1 << 20
-_MAX_STATUS = 1 << 16
 
 
 class Guest:
@@ -46,37 +44,11 @@ class Guest:
     def shut_down(self) -> None:
         """Have init shut the machine down in order; it is reset, so Firecracker ends (`reboot=k`).
 
-        Where init takes no notice of that, the disks are written and it is reset from here.
+        SIGINT is what the kernel sends to init at Ctrl-Alt-Del (reboot(2)). An init that takes no
+        notice of it is left to the host, whose patience ends.
         """
-        asked = heeds(_status_of_init(), signal.SIGINT)
-        if asked:
-            os.kill(1, signal.SIGINT)  # as the kernel does at Ctrl-Alt-Del (reboot(2))
-        os.sync()  # before patience with a slow init ends
-        if not asked:
-            import ctypes  # noqa: PLC0415 - at start-up it would cost 100 ms
-
-            ctypes.CDLL(None).reboot(_RB_AUTOBOOT)
-
-
-def heeds(status: str, number: int) -> bool:
-    """Return whether a process of that /proc/PID/status catches a signal, or waits for it.
-
-    Those who wait by signalfd(2) or sigwait(3) have it blocked, as systemd and BusyBox have.
-    """
-    masks = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    try:
-        taken = int(masks["SigCgt"], 16) | int(masks["SigBlk"], 16)
-    except (KeyError, ValueError):
-        return False
-    return bool(taken >> (number - 1) & 1)
-
-
-def _status_of_init() -> str:
-    try:
-        with open("/proc/1/status", encoding="utf-8", errors="replace") as file:
-            return file.read(_MAX_STATUS)
-    except OSError:
-        return ""
+        os.kill(1, signal.SIGINT)
+        os.sync()  # for a machine that is slow, and is not waited for
 
 
 def hosts(text: str, hostname: str) -> str:
