@@ -17,7 +17,7 @@ PACK = Path(__file__).with_name("pack")
 
 PACKAGES = (
     *("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib"),
-    *("libc6", "zlib1g", "libexpat1", "libffi8"),
+    *("libc6", "zlib1g", "libexpat1"),
     *("e2fsprogs", "libext2fs2", "libcom-err2", "libblkid1", "libuuid1", "libss2"),
 )
 _PROGRAMS = ("usr/bin/python3.11", "sbin/mke2fs")
@@ -26,7 +26,7 @@ _LOADER = "lib64/ld-linux-x86-64.so.2"
 # Imported by the interpreter as it goes, or only when something fails.
 _EXTRA_MODULES = (
     *("encodings.ascii", "encodings.latin_1", "encodings.idna", "encodings.utf_8"),
-    *("ctypes", "traceback", "linecache", "tokenize"),
+    *("traceback", "linecache", "tokenize"),
 )
 
 # Prints the file of each module that the agent imports, in the interpreter that it will have.
