@@ -7,6 +7,8 @@ from pathlib import Path
 class Ring:
     """Writes pieces of `limit` bytes into `directory`; each change is one second after the last.
 
+    `tick` is the resolution of its clock, in nanoseconds.
+
     As rotatelogs 2.4 does: it looks at the size before it writes what it has read, empties the file
     that it comes to, and begins at `log` when it is started, at its end if it is there.
     """
@@ -16,6 +18,7 @@ class Ring:
         self.limit = limit
         self.files = files
         self.now = 1_000_000_000
+        self.tick = 1
         self.start()
 
     def start(self):
@@ -35,4 +38,5 @@ class Ring:
         with self.path.open("ab") as file:
             file.write(text)
         self.now += 1_000_000_000
-        os.utime(self.path, ns=(self.now, self.now))
+        told = self.now // self.tick * self.tick
+        os.utime(self.path, ns=(told, told))

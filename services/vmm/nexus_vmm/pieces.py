@@ -14,11 +14,13 @@ from __future__ import annotations
 import os
 import re
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _OLD_BYTES = 384 * 1024
@@ -26,9 +28,11 @@ _OLD_BYTES = 384 * 1024
 64 KiB and one of its buffers), that is at most 1 MiB."""
 _OLD_PIECES = 64
 _MAX_PIECES = 96
+_LOOKS = 10
 _MAX_ENTRIES = 1024
 
 _OLD = re.compile(r"old\.([0-9]{1,18})")
+_RING = re.compile(r"log(?:\.([0-9]{1,3}))?")
 
 
 @dataclass(frozen=True)
@@ -42,25 +46,29 @@ class Piece:
 
     @property
     def number(self) -> int:
-        """The place among the pieces of earlier boots; 0 of a piece that the writer may be at."""
+        """The place among the pieces of earlier boots, from 1; 0 of any other."""
         match = _OLD.fullmatch(self.path.name)
         return int(match[1]) if match else 0
+
+    @property
+    def turn(self) -> int:
+        """The place among those that the writer goes round, from 1; 0 of any other."""
+        match = _RING.fullmatch(self.path.name)
+        return int(match[1] or 0) + 1 if match else 0
 
 
 def pieces(directory: Path) -> list[Piece]:
     """Return the pieces, oldest first. Raises OSError, FileNotFoundError where there is no log."""
-    with os.scandir(directory) as entries:
-        some = [entry for entry in islice(entries, _MAX_ENTRIES) if entry.name[0] != "."]
-    found = []
-    for entry in sorted(some, key=lambda entry: entry.name)[:_MAX_PIECES]:
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:  # put aside, or removed, just now
-            continue
-        if stat.S_ISREG(status.st_mode):
-            path = directory / entry.name
-            found.append(Piece(path, status.st_ino, status.st_size, status.st_mtime_ns))
-    return sorted(found, key=_age)
+    names = _names(directory)
+    for _ in range(_LOOKS):
+        found = _found(directory, names)
+        # Putting aside brings names that were not there before: then a piece may be missing here.
+        before, names = names, _names(directory)
+        if names == before:
+            break
+    old = [piece for piece in found if not piece.turn]
+    ring = [piece for piece in found if piece.turn]
+    return [*sorted(old, key=_age), *_in_turn(sorted(ring, key=lambda piece: piece.turn))]
 
 
 def read_piece(piece: Piece, start: int, *, growing: bool) -> bytes | None:
@@ -109,6 +117,35 @@ def put_aside(directory: Path) -> None:
             piece.path.rename(directory / f"old.{number}")
 
 
-def _age(piece: Piece) -> tuple[bool, int, str]:
-    number = piece.number
-    return not number, number or piece.changed, piece.path.name
+def _names(directory: Path) -> list[str]:
+    with os.scandir(directory) as entries:
+        some = [entry.name for entry in islice(entries, _MAX_ENTRIES) if entry.name[0] != "."]
+    return sorted(some)[:_MAX_PIECES]
+
+
+def _found(directory: Path, names: Iterable[str]) -> list[Piece]:
+    found = []
+    for path in map(directory.joinpath, names):
+        with suppress(FileNotFoundError):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                found.append(Piece(path, status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
+
+
+def _age(piece: Piece) -> tuple[bool, int]:
+    """Put pieces with a number first: what has none, an earlier release left beside its ring."""
+    return not piece.number, piece.number or piece.changed
+
+
+def _in_turn(ring: list[Piece]) -> list[Piece]:
+    """Return the writer's pieces, given by name, oldest first.
+
+    Several may have been changed within one tick of the clock, so their turn counts, and their time
+    only says where it begins. A clock that was set back meanwhile leaves no such place.
+    """
+    for start in range(len(ring)):
+        turned = ring[start:] + ring[:start]
+        if all(one.changed <= other.changed for one, other in pairwise(turned)):
+            return turned
+    return sorted(ring, key=lambda piece: piece.changed)

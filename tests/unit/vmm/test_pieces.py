@@ -31,6 +31,15 @@ def test_pieces_are_in_the_order_of_what_was_printed(ring, tmp_path):
     assert text(tmp_path) == b"ccccddddeeeeffffgggg"
 
 
+@pytest.mark.parametrize("count", range(1, 9))
+def test_pieces_of_one_tick_of_the_clock_are_in_their_turn(ring, tmp_path, count):
+    ring.tick = 2_000_000_000
+    for letter in b"abcdefgh"[:count]:
+        ring.print(bytes([letter]) * 4)
+    printed = b"".join(bytes([letter]) * 4 for letter in b"abcdefgh"[:count])
+    assert text(tmp_path) == printed[-20:]
+
+
 def test_without_a_directory_there_is_no_log(tmp_path):
     with pytest.raises(FileNotFoundError):
         pieces(tmp_path / "none")
@@ -55,6 +64,23 @@ def test_of_very_many_files_only_some_are_looked_at(tmp_path, monkeypatch):
     for number in range(9):
         (tmp_path / f"log.{number}").touch()
     assert len(pieces(tmp_path)) == 3
+
+
+def test_a_piece_that_is_put_aside_under_the_look_is_found(ring, tmp_path, monkeypatch):
+    for letter in b"ab":
+        ring.print(bytes([letter]) * 4)
+    lstat = type(tmp_path).lstat
+    boots = iter(range(3))
+
+    def late(path):
+        if next(boots, None) is not None:
+            put_aside(tmp_path)
+            ring.start()
+            ring.print(b"boot")
+        return lstat(path)
+
+    monkeypatch.setattr(type(tmp_path), "lstat", late)
+    assert text(tmp_path) == b"aaaabbbb" + b"boot" * 3
 
 
 def test_what_came_into_the_place_of_a_piece_is_not_read(ring, tmp_path):
