@@ -24,6 +24,7 @@ class Process:
     pid: int
     booted: bool = False
     paused: bool = False
+    balloon: int | None = None
     obeys: bool = True
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -81,6 +82,7 @@ class FakeDriver:
             raise FailedPrecondition("BOOT_FAILED", f"exit code {self.world.fails}")
         number = next(_boots)
         process = Process(f"boot-{number}", number, obeys=self.world.obeys)
+        process.balloon = 0 if vm.spec.balloon else None
         self.world.processes[vm.id] = process
         await asyncio.sleep(0)
         self.point("a process")
@@ -120,6 +122,14 @@ class FakeDriver:
             raise FailedPrecondition("PAUSE_REFUSED", self.world.halts)
         process.paused = paused
         self.point("halted")
+
+    async def set_balloon(self, vm_id, amount_mib):
+        await asyncio.sleep(0)
+        process = self._answering(vm_id)
+        if process.balloon is None:
+            raise FailedPrecondition("BALLOON_REFUSED", "Firecracker refused: no balloon")
+        process.balloon = amount_mib
+        self.point("a balloon")
 
     async def kill(self, vm_id):
         await asyncio.sleep(0)

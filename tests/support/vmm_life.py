@@ -13,6 +13,7 @@ from nexus_rpc.database import Database
 from nexus_rpc.errors import Unavailable
 from nexus_vmm import rows
 from nexus_vmm.admission import Admission
+from nexus_vmm.balloon import Balloons
 from nexus_vmm.calls import Request
 from nexus_vmm.reconcile import reconcile
 from nexus_vmm.setting_store import SettingStore
@@ -137,8 +138,10 @@ class Vmm:
         vmm.store = chaos.around(store)
         driver = chaos.around(vmm_driver.FakeDriver(host.world, chaos.point))
         vmm.work = Work(tasks)
+        vmm.balloons = Balloons(vmm.store, driver, vmm.work)
         vmm.supervisor = Supervisor(vmm.store, driver, vmm.work)
         await reconcile(vmm.store, driver, vmm.supervisor, host.boot)
+        tasks.create_task(vmm.supervisor.expiry.follow(vmm.hub))
         return vmm
 
     async def create(self, name="hello", vm_id="", request_id="", **spec):
@@ -153,6 +156,12 @@ class Vmm:
     async def stop(self, vm="hello", request_id="", grace=0.01):
         body = vmm_pb2.StopVmRequest(vm=vm, request_id=request_id)
         return await self.supervisor.stop(Request(request_id, "StopVm", body), vm, grace)
+
+    async def touch(self, vm="hello"):
+        return await self.supervisor.touch(vm)
+
+    async def drain(self, grace=0.01):
+        return await self.supervisor.drain(grace)
 
     async def pause(self, vm="hello", request_id=""):
         body = vmm_pb2.PauseVmRequest(vm=vm, request_id=request_id)

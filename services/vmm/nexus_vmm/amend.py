@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from nexus_rpc import requests
 from nexus_rpc.errors import FailedPrecondition, invalid_field
-from nexus_vmm import rows
+from nexus_vmm import lifetime, rows
+from nexus_vmm.clock import moment
+from nexus_vmm.damage import refuse_damaged
 from nexus_vmm.restarts import after_update
 from nexus_vmm.states import LIVE
 from nexus_vmm.vm import Goal
@@ -97,6 +99,8 @@ def update(
     if not changed:
         return vm, False
     vm = rows.set_spec(db, vm, spec)
+    if "ttl" in changed and vm.lifetime.began:
+        vm = rows.set_lifetime(db, vm, lifetime.use(vm.lifetime, moment()))
     return rows.set_restarts(db, vm, after_update(vm.restarts, spec.restart)), True
 
 
@@ -120,7 +124,9 @@ def _claim(db: sqlite3.Connection, request: Request, ref: str) -> tuple[Vm, bool
     named = rows.find(db, ref)
     subject = named.id if named else ""
     claim = requests.claim(db, request.id, request.method, request.body, subject)
-    return rows.known(db, claim.subject or ref), claim.state == "done"
+    vm = rows.known(db, claim.subject or ref)
+    refuse_damaged(vm)
+    return vm, claim.state == "done"
 
 
 def _is_held(vm: Vm) -> bool:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from nexus_vmm.settings import Settings
+    from nexus_vmm.vm import Spec
 
 _HOST_BOOT = Path("/proc/sys/kernel/random/boot_id")
 """A fresh id for each boot of the host (random(4))."""
@@ -64,10 +65,15 @@ async def compose(
     stack.callback(supervisor.close)
     host_boot = await asyncio.to_thread(_HOST_BOOT.read_text)
     await reconcile(store, driver, supervisor, host_boot.strip())
+    tasks.create_task(supervisor.expiry.follow(hub))
     count_vms(hub)
     stack.enter_context(Figures(hub, Meter(places)).served())
     rooms = (settings.state_dir, settings.vms_dir)
-    health = Health(checks(store, rooms, units, assets, lambda: check_spec(vmm_pb2.VmSpec())))
+
+    async def default() -> Spec:
+        return check_spec(vmm_pb2.VmSpec(), await config.current())
+
+    health = Health(checks(store, rooms, units, assets, default))
     stack.callback(health.close)
     tell_health(health)
 
@@ -81,8 +87,15 @@ async def compose(
         consoles.close()
 
     servicer = VmServicer(
-        store, hub, supervisor, assets, places, consoles=consoles, health=health,
-        settings=config, balloons=Balloons(store, driver, work),
+        store,
+        hub,
+        supervisor,
+        assets,
+        places,
+        settings=config,
+        balloons=Balloons(store, driver, work),
+        consoles=consoles,
+        health=health,
     )
     add = vmm_pb2_grpc.add_VmServiceServicer_to_server
     return [

@@ -43,7 +43,7 @@ class Config:
     """The settings that hold; without arguments, their defaults."""
 
     default_vcpu_count: int = _setting(
-        "default.vcpu_count", Whole(1, 32), 1, "", "vCPUs of a VM that asks for none"
+        "default.vcpu_count", Whole(1, 32), 1, "", "CPUs of a VM that asks for none"
     )
     default_memory_mib: int = _setting(
         # Debian's kernel panics below 72.
@@ -115,7 +115,14 @@ class Config:
         Whole(0, 300),
         10,
         "s",
-        "What a guest gets to shut down where the StopVm says nothing",
+        "What a guest gets to shut down where StopVm does not say, or its time to live is over",
+    )
+    drain_grace_seconds: int = _setting(
+        "drain.grace_seconds",
+        Whole(0, 300),
+        30,
+        "s",
+        "What each guest gets to shut down where the host does",
     )
 
 

@@ -18,6 +18,7 @@ from nexus_vmm.vm import TimeToLive
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nexus_vmm.capacity import Budget
     from nexus_vmm.places import Places
     from nexus_vmm.vm import Exit, Network, Spec, Transition, Vm
 
@@ -35,6 +36,8 @@ STATES: dict[State, vmm_pb2.VmState.ValueType] = {
 }
 """The states as the API numbers them."""
 
+_FOR_EVER = TimeToLive()
+
 GUEST_EVENTS: dict[vmm_pb2.GuestEvent.ValueType, Event] = {
     vmm_pb2.GUEST_EVENT_HELLO: Event.HELLO,
     vmm_pb2.GUEST_EVENT_PROVISIONING: Event.PROVISIONING,
@@ -51,22 +54,27 @@ def to_proto(vm: Vm, places: Places, history: Sequence[Transition] = ()) -> vmm_
         spec=_spec(vm.spec),
         state=STATES[vm.state],
         state_reason=vm.reason,
-        create_time=_time(vm.created),
-        state_time=_time(vm.changed),
+        create_time=to_time(vm.created),
+        state_time=to_time(vm.changed),
         boot=vm.boot,
         vsock_path=str(places.vsock(vm.id)) if vm.state in LIVE else "",
         cid=vm.cid,
         pid=vm.pid,
         history=[_transition(change) for change in history],
-        next_start_time=_time(vm.restarts.due) if vm.restarts.due else None,
+        next_start_time=to_time(vm.restarts.due) if vm.restarts.due else None,
         restarts=vm.restarts.count,
         etag=etag(vm),
-        expire_time=_time(end) if (end := ends_at(vm)) else None,
+        expire_time=to_time(end) if (end := ends_at(vm)) else None,
         expiring=vm.lifetime.warned,
         stopping=vm.stopping,
         last_exit=_exit(vm.last_exit) if vm.last_exit else None,
-        uid=vm_uid(vm.id),
+        uid=0 if vm.damage else vm_uid(vm.id),
     )
+
+
+def to_budget(budget: Budget) -> vmm_pb2.Budget:
+    """Return a budget as the API tells it."""
+    return vmm_pb2.Budget(what=budget.what, tag=budget.tag, limit=budget.limit, used=budget.used)
 
 
 def _spec(spec: Spec) -> vmm_pb2.VmSpec:
@@ -80,7 +88,7 @@ def _spec(spec: Spec) -> vmm_pb2.VmSpec:
         balloon=spec.balloon,
         restart=policy_to_proto(spec.restart),
         tags=dict(spec.tags),
-        ttl=ttl_to_proto(spec.ttl) if spec.ttl != TimeToLive() else None,
+        ttl=ttl_to_proto(spec.ttl) if spec.ttl != _FOR_EVER else None,
         serial_input=spec.serial_input,
     )
 
@@ -104,7 +112,7 @@ def _exit(end: Exit) -> vmm_pb2.Exit:
         cause=end.cause,
         exit_code=end.code if end.code >= 0 else None,
         signal=end.signal or None,
-        time=_time(end.time),
+        time=to_time(end.time),
     )
 
 
@@ -114,11 +122,12 @@ def _transition(change: Transition) -> vmm_pb2.Transition:
         **{"from": STATES[change.old]},
         to=STATES[change.new],
         reason=change.reason,
-        time=_time(change.time),
+        time=to_time(change.time),
     )
 
 
-def _time(microseconds: int) -> Timestamp:
+def to_time(microseconds: int) -> Timestamp:
+    """Return a time since the epoch as the API tells it."""
     stamp = Timestamp()
     stamp.FromMicroseconds(microseconds)
     return stamp

@@ -47,6 +47,12 @@ class Driver(Protocol):
     async def resume(self, vm_id: str) -> None:
         """Let the machine's vCPUs run. Raises as `pause` does."""
 
+    async def set_balloon(self, vm_id: str, amount_mib: int) -> None:
+        """Have the machine's balloon take `amount_mib` MiB from the guest.
+
+        Raises FailedPrecondition (BALLOON_REFUSED), Unavailable (FIRECRACKER_SILENT).
+        """
+
     async def kill(self, vm_id: str) -> None:
         """Make sure that no process and nothing else of a run is left."""
 

@@ -91,9 +91,7 @@ class FirecrackerDriver:
             async with self._api(vm_id) as api:
                 await api.patch("/balloon", {"amount_mib": amount_mib})
         except Fault as fault:
-            raise FailedPrecondition(
-                "BALLOON_REFUSED", f"Firecracker refused: {fault}"
-            ) from fault
+            raise FailedPrecondition("BALLOON_REFUSED", f"Firecracker refused: {fault}") from fault
 
     async def kill(self, vm_id: str) -> None:
         """Make sure that no process and nothing else of a run is left."""
@@ -144,8 +142,7 @@ class FirecrackerDriver:
         """Return the ids of VMs of which anything exists."""
         units = await self._units.loaded()
         homes = await asyncio.to_thread(vm_ids, self._places.vms_dir)
-        runs = await asyncio.to_thread(vm_ids, self._places.run_dir)
-        return units | homes | runs
+        return units | homes
 
     async def _bring_to(self, vm_id: str, state: str, change: dict[str, str]) -> None:
         """Make `change` (see /vm in firecracker.yaml), unless the machine is in `state` already."""

@@ -17,7 +17,7 @@ from nexus_rpc.ids import check_name, check_vm_id, check_vm_ref
 from nexus_vmm.amend import check_mask
 from nexus_vmm.calls import Request
 from nexus_vmm.consoles import check_wanted
-from nexus_vmm.convert import GUEST_EVENTS, to_proto
+from nexus_vmm.convert import GUEST_EVENTS, to_budget, to_proto
 from nexus_vmm.events import Events
 from nexus_vmm.interface import check_interface
 from nexus_vmm.listing import check_listing
@@ -30,16 +30,17 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from nexus_vmm.assets import Assets
+    from nexus_vmm.balloon import Balloons
     from nexus_vmm.consoles import Consoles
     from nexus_vmm.health import Health
     from nexus_vmm.places import Places
+    from nexus_vmm.setting_store import SettingStore
     from nexus_vmm.store import Store
     from nexus_vmm.supervisor import Supervisor
     from nexus_vmm.watch import Hub
 
 NAME = "nexus.vmm.v1.VmService"
 
-_DEFAULT_GRACE = 10
 _MAX_GRACE = 300
 _MAX_REASON = 512
 _MAX_BOOT = 64
@@ -59,6 +60,8 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
         assets: Assets,
         places: Places,
         *,
+        settings: SettingStore,
+        balloons: Balloons,
         consoles: Consoles,
         health: Health,
     ) -> None:
@@ -68,6 +71,8 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
         self._assets = assets
         self._places = places
         self._events = Events(places)
+        self._settings = settings
+        self._balloons = balloons
         self._consoles = consoles
         self._health = health
 
@@ -79,7 +84,7 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
             _request("CreateVm", request.request_id, request),
             check_vm_id("vm_id", request.vm_id) if request.vm_id else "",
             check_name("name", request.name),
-            check_spec(request.spec),
+            check_spec(request.spec, await self._settings.current()),
         )
         return vmm_pb2.CreateVmResponse(vm=to_proto(vm, self._places))
 
@@ -116,13 +121,33 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
         self, request: vmm_pb2.StopVmRequest, context: Context
     ) -> vmm_pb2.StopVmResponse:
         """Stop a VM."""
-        grace = request.grace_seconds if request.HasField("grace_seconds") else _DEFAULT_GRACE
+        grace = request.grace_seconds
+        if not request.HasField("grace_seconds"):
+            grace = (await self._settings.current()).stop_grace_seconds
         if grace > _MAX_GRACE:
             raise invalid_field("grace_seconds", grace, f"0 to {_MAX_GRACE}")
         vm = await self._supervisor.stop(
             _request("StopVm", request.request_id, request), check_vm_ref("vm", request.vm), grace
         )
         return vmm_pb2.StopVmResponse(vm=to_proto(vm, self._places))
+
+    async def DrainVms(
+        self, request: vmm_pb2.DrainVmsRequest, context: Context
+    ) -> vmm_pb2.DrainVmsResponse:
+        """Stop all VMs because the host shuts down."""
+        grace = request.grace_seconds
+        if not request.HasField("grace_seconds"):
+            grace = (await self._settings.current()).drain_grace_seconds
+        if grace > _MAX_GRACE:
+            raise invalid_field("grace_seconds", grace, f"0 to {_MAX_GRACE}")
+        return vmm_pb2.DrainVmsResponse(stopped=await self._supervisor.drain(grace))
+
+    async def TouchVm(
+        self, request: vmm_pb2.TouchVmRequest, context: Context
+    ) -> vmm_pb2.TouchVmResponse:
+        """Note that a VM is in use."""
+        vm = await self._supervisor.touch(check_vm_ref("vm", request.vm))
+        return vmm_pb2.TouchVmResponse(expire_time=to_proto(vm, self._places).expire_time)
 
     async def PauseVm(
         self, request: vmm_pb2.PauseVmRequest, context: Context
@@ -161,7 +186,7 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
         vm = await self._supervisor.update(
             _request("UpdateVm", request.request_id, request),
             check_vm_ref("vm", request.vm),
-            check_spec(request.spec),
+            check_spec(request.spec, await self._settings.current()),
             fields,
             request.etag,
         )
@@ -201,6 +226,20 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
         data = check_typed("data", request.data)
         self._consoles.type(await self._store.find(check_vm_ref("vm", request.vm)), data)
         return vmm_pb2.WriteConsoleResponse()
+
+    async def SetBalloon(
+        self, request: vmm_pb2.SetBalloonRequest, context: Context
+    ) -> vmm_pb2.SetBalloonResponse:
+        """Set how much memory a VM's balloon takes."""
+        vm = await self._balloons.set(check_vm_ref("vm", request.vm), request.amount_mib)
+        return vmm_pb2.SetBalloonResponse(vm=to_proto(vm, self._places))
+
+    async def GetCapacity(
+        self, request: vmm_pb2.GetCapacityRequest, context: Context
+    ) -> vmm_pb2.GetCapacityResponse:
+        """Return the budgets of the host and the quotas of tags."""
+        budgets = await self._store.budgets()
+        return vmm_pb2.GetCapacityResponse(budgets=map(to_budget, budgets))
 
     async def ReportGuest(
         self, request: vmm_pb2.ReportGuestRequest, context: Context

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nexus_rpc.errors import invalid_field
+from nexus_vmm.config import DEFAULTS, TABLE
 from nexus_vmm.interface import check_interface
 from nexus_vmm.policy import check_policy
 from nexus_vmm.tags import check_tags
@@ -14,26 +14,17 @@ from nexus_vmm.vm import Spec
 
 if TYPE_CHECKING:
     from nexus.vmm.v1 import vmm_pb2
-
-# Default, least, most: of the fields that hold a number (see vmm.proto).
-NUMBERS: dict[str, tuple[int, int, int]] = {
-    "vcpu_count": (1, 1, 32),
-    "memory_mib": (128, 80, 65_536),  # Debian's kernel panics below 72
-    "disk_mib": (2_048, 16, 1_048_576),
-}
-NAMES = {"image": "debian", "kernel": "default"}
-
-_ASSET = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+    from nexus_vmm.config import Config
 
 
-def check_spec(message: vmm_pb2.VmSpec) -> Spec:
-    """Return the spec in `message`, with defaults. Raises InvalidArgument (INVALID_FIELD)."""
+def check_spec(message: vmm_pb2.VmSpec, defaults: Config = DEFAULTS) -> Spec:
+    """Return the spec in `message`, with `defaults`. Raises InvalidArgument (INVALID_FIELD)."""
     return Spec(
-        vcpu_count=_number("vcpu_count", message.vcpu_count),
-        memory_mib=_number("memory_mib", message.memory_mib),
-        image=_asset("image", message.image),
-        kernel=_asset("kernel", message.kernel),
-        disk_mib=_number("disk_mib", message.disk_mib),
+        vcpu_count=_given("vcpu_count", message.vcpu_count, defaults),
+        memory_mib=_given("memory_mib", message.memory_mib, defaults),
+        image=_given("image", message.image, defaults),
+        kernel=_given("kernel", message.kernel, defaults),
+        disk_mib=_given("disk_mib", message.disk_mib, defaults),
         network=check_interface("spec.network", message.network)
         if message.HasField("network")
         else None,
@@ -45,22 +36,12 @@ def check_spec(message: vmm_pb2.VmSpec) -> Spec:
     )
 
 
-def _number(field: str, value: int) -> int:
-    default, least, most = NUMBERS[field]
-    if value == 0:
-        return default
-    if not least <= value <= most:
-        raise invalid_field(f"spec.{field}", value, f"{least} to {most}")
-    return value
-
-
-def _asset(field: str, value: str) -> str:
+def _given(field: str, value: int | str, defaults: Config) -> Any:  # noqa: ANN401  # as the field is
+    """Return the value of a field that a setting has the range and the default of."""
+    setting = TABLE[f"default.{field}"]
     if not value:
-        return NAMES[field]
-    if _ASSET.fullmatch(value) is None:
-        raise invalid_field(
-            f"spec.{field}",
-            value,
-            "1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
-        )
-    return value
+        return getattr(defaults, setting.field)
+    try:
+        return setting.kind.parse(str(value))
+    except ValueError as error:
+        raise invalid_field(f"spec.{field}", value, str(error)) from None

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nexus_rpc import requests
 from nexus_rpc.errors import AlreadyExists, FailedPrecondition
-from nexus_vmm import amend, changes, moves, rows
+from nexus_rpc.ids import vm_uid
+from nexus_vmm import amend, changes, moves, rows, versions
 from nexus_vmm.changes import Gone
 from nexus_vmm.clock import moment
+from nexus_vmm.damage import refuse_damaged
 from nexus_vmm.states import Event, after
 from nexus_vmm.vm import Goal, Vm
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from nexus_vmm.admission import Admission
     from nexus_vmm.calls import Begun, Request
     from nexus_vmm.capacity import Budget
+    from nexus_vmm.clock import Moment
     from nexus_vmm.listing import Listing, Page
     from nexus_vmm.vm import Boot, Exit, Lifetime, Network, Spec, Transition
     from nexus_vmm.watch import Hub
@@ -60,6 +63,14 @@ class Store:
         """Return the VM with the id or name `ref`. Raises NotFound (VM_NOT_FOUND)."""
         return await self._database.read(lambda db: rows.known(db, ref))
 
+    async def look(self, vm_id: str) -> Vm | None:
+        """Return the VM with the id `vm_id`, if there is one."""
+        return await self._database.read(lambda db: rows.find(db, vm_id))
+
+    async def host_boot(self) -> str:
+        """Return the boot of the host that was recorded last, or ""."""
+        return await self._database.read(rows.host_boot)
+
     async def all(self) -> list[Vm]:
         """Return every VM, oldest first."""
         return await self._database.read(rows.every)
@@ -80,18 +91,26 @@ class Store:
         """Return the version of the last Firecracker that booted here, or ""."""
         return await self._database.read(rows.firecracker_version)
 
+    async def stop_grace(self) -> float:
+        """Return the seconds that a guest gets to shut down where no caller says how many."""
+        return (await self._database.read(versions.current)).stop_grace_seconds
+
     async def beat(self) -> None:
         """Write something, and read it again: whether the store works. Raises sqlite3.Error."""
         await self._database.write(lambda db: rows.beat(db, _now()))
         await self._database.read(rows.last_beat)
 
     async def reserve(self, request: Request, vm_id: str) -> str:
-        """Return the id that the VM of a CreateVm gets: `vm_id`, or its first call's."""
+        """Return the id that the VM of a CreateVm gets: `vm_id`, its first call's, or a fresh."""
 
         def work(db: sqlite3.Connection) -> str:
-            return requests.claim(db, request.id, request.method, request.body, vm_id).subject
+            wanted = vm_id or rows.free_id(db)
+            return requests.claim(db, request.id, request.method, request.body, wanted).subject
 
-        return await self._database.write(work) if request.id else vm_id
+        return await (self._database.write(work) if request.id else self._fresh(vm_id))
+
+    async def _fresh(self, vm_id: str) -> str:
+        return vm_id or await self._database.read(rows.free_id)
 
     async def check_new(self, request: Request, vm_id: str, name: str, spec: Spec) -> Vm | None:
         """Return the VM if it was made already, or None if it can be.
@@ -115,7 +134,7 @@ class Store:
                     vm=vm_id,
                 )
             if vm is None:
-                self._check_new(db, name, spec)
+                self._check_new(db, vm_id, name, spec)
             return vm
 
         return await self._database.write(work)
@@ -124,15 +143,22 @@ class Store:
         """Record a new VM, and that `request` is done. Raises as `check_new` does."""
 
         def work(db: sqlite3.Connection) -> Vm:
-            self._check_new(db, name, spec)
+            self._check_new(db, vm_id, name, spec)
             requests.finish(db, request.id)
             return rows.insert(db, vm_id, name, spec, _now())
 
         return await self._commit(work)
 
-    def _check_new(self, db: sqlite3.Connection, name: str, spec: Spec) -> None:
+    def _check_new(self, db: sqlite3.Connection, vm_id: str, name: str, spec: Spec) -> None:
         if rows.find(db, name) is not None:
             raise _name_taken(name)
+        if not rows.is_free(db, vm_id):
+            raise AlreadyExists(
+                "VM_ID_TAKEN",
+                f"another VM has the user id {vm_uid(vm_id)} that {vm_id} gives; "
+                "leave vm_id out to get a fresh one",
+                vm=vm_id,
+            )
         self._admission.check_new(db, name, spec)
 
     async def forget(self, request: Request) -> None:
@@ -202,32 +228,39 @@ class Store:
     ) -> Vm:
         """Record that the VM's vCPUs run (START or BOOT_AGAIN), and that `request` is done."""
         return await self._commit(
-            lambda db: moves.started(db, request, vm_id, boot, reason, event, moment())
+            lambda db: moves.started(
+                db, request, vm_id, boot=boot, reason=reason, event=event, at=moment()
+            )
         )
 
     async def halted(self, request: Request | None, vm_id: str, event: Event, reason: str) -> Vm:
         """Record that the VM's vCPUs stand still or run again (PAUSE, RESUME)."""
         return await self._commit(
-            lambda db: moves.halted(db, request, vm_id, event, reason, moment())
+            lambda db: moves.halted(db, request, vm_id, event=event, reason=reason, at=moment())
         )
 
     async def expire(self, vm_id: str) -> Vm:
         """Record what is wanted of a VM whose time has ended."""
         return await self._tell(lambda db: moves.expire(db, vm_id))
 
-    async def set_lifetime(self, vm: Vm, life: Lifetime) -> Vm:
-        """Record how far the time to live of a VM has got."""
-        return await self._tell(lambda db: rows.set_lifetime(db, rows.known(db, vm.id), life))
+    async def use(self, vm_id: str, at: Moment, traffic: int) -> Vm:
+        """Record that a VM was used, and what its TAP had carried by then."""
+        return await self._tell(lambda db: moves.use(db, vm_id, at, traffic))
+
+    async def warn(self, vm_id: str, life: Lifetime) -> Vm:
+        """Record that the time to live of a VM, used last as `life` has it, is about to end."""
+        return await self._tell(lambda db: moves.warn(db, vm_id, life))
 
     async def drain(self, vm_id: str) -> Vm | None:
         """Record that the host's shutdown stops a VM; None where there is nothing to stop."""
         return await self._tell(lambda db: moves.drain(db, vm_id))
 
-    async def withdraw(self, request: Request, vm: Vm, goal: Goal) -> None:
+    async def withdraw(self, request: Request | None, vm: Vm, goal: Goal) -> None:
         """Record that what was begun for the VM has failed, and `goal` is wanted as before."""
 
         def work(db: sqlite3.Connection) -> None:
-            requests.forget(db, request.id)
+            if request:
+                requests.forget(db, request.id)
             rows.set_goal(db, vm, goal)
 
         await self._database.write(work)
@@ -242,7 +275,9 @@ class Store:
         """
 
         return await self._commit(
-            lambda db: moves.rested(db, request, vm_id, event, end, words, moment())
+            lambda db: moves.rested(
+                db, request, vm_id, event=event, end=end, words=words, at=moment()
+            )
         )
 
     async def report(self, ref: str, boot: str, event: Event, reason: str) -> Vm:
@@ -253,6 +288,7 @@ class Store:
 
         def work(db: sqlite3.Connection) -> tuple[Vm, bool]:
             vm = rows.known(db, ref)
+            refuse_damaged(vm)
             following = after(vm.state, event, vm.name)
             if vm.boot != boot:
                 raise FailedPrecondition(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from nexus_vmm.health import Unwell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from nexus_vmm.assets import Assets
     from nexus_vmm.health import Check, Subsystem
@@ -49,7 +49,7 @@ def checks(
     directories: Iterable[Path],
     systemd: Systemd,
     assets: Assets,
-    default: Callable[[], Spec],
+    default: Callable[[], Awaitable[Spec]],
     *,
     kvm: Path = KVM,
 ) -> Mapping[str, Check]:
@@ -63,7 +63,7 @@ def checks(
         "disk": lambda: asyncio.to_thread(_disk, directories),
         "kvm": lambda: asyncio.to_thread(_kvm, kvm),
         "systemd": lambda: _systemd(systemd),
-        "images": lambda: asyncio.to_thread(_images, assets, default()),
+        "images": lambda: _default(assets, default),
     }
 
 
@@ -117,6 +117,14 @@ def _kvm(device: Path) -> str:
 
 async def _systemd(systemd: Systemd) -> str:
     return f"systemd {await systemd.version()} answers"
+
+
+async def _default(assets: Assets, default: Callable[[], Awaitable[Spec]]) -> str:
+    try:
+        spec = await default()
+    except sqlite3.Error as error:
+        raise Unwell(f"what the default is cannot be read ({error})") from error
+    return await asyncio.to_thread(_images, assets, spec)
 
 
 def _images(assets: Assets, default: Spec) -> str:

@@ -83,8 +83,12 @@ def update(
             "read them again",
             version=str(version.number),
         )
-    merged = {**dict(version.values), **values}
-    return _put(db, version, {name: to for name, to in merged.items() if to}, now)
+    before = dict(version.values)
+    # What this release does not allow does not hold; were it kept, no rollback could reach it.
+    forgotten = config.unfit(before)
+    kept = {name: value for name, value in before.items() if name not in forgotten}
+    merged = {**kept, **values}
+    return _put(db, version, {name: value for name, value in merged.items() if value}, now)
 
 
 def roll_back(

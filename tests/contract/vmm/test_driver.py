@@ -186,6 +186,26 @@ async def test_pause_and_resume_may_be_repeated(host):
     assert await host.driver.adopt(ID) == boot
 
 
+async def test_the_balloon_of_a_machine_is_set(host):
+    vm = vmm_guest.vm(spec=vmm_guest.spec(balloon=True))
+    await host.driver.create(vm.id, vm.spec)
+    boot = await asyncio.wait_for(host.driver.start(vm), 10)
+    for amount in (64, 64, 0):
+        await host.driver.set_balloon(ID, amount)
+    assert await host.driver.adopt(ID) == boot
+    await host.driver.kill(ID)
+    with pytest.raises(Unavailable, match="does not answer") as caught:
+        await host.driver.set_balloon(ID, 1)
+    assert caught.value.reason == "FIRECRACKER_SILENT"
+
+
+async def test_a_machine_without_a_balloon_refuses_one(host):
+    await started(host)
+    with pytest.raises(FailedPrecondition, match="Firecracker refused") as caught:
+        await host.driver.set_balloon(ID, 1)
+    assert caught.value.reason == "BALLOON_REFUSED"
+
+
 async def test_pause_of_what_does_not_run(host):
     await started(host)
     await host.driver.kill(ID)

@@ -20,9 +20,12 @@ from nexus_rpc.errors import from_rpc_error
 from nexus_rpc.interceptors import AroundCalls, errors
 from nexus_vmm import consoles
 from nexus_vmm.admission import Admission
+from nexus_vmm.balloon import Balloons
+from nexus_vmm.calls import Request
 from nexus_vmm.consoles import Consoles
 from nexus_vmm.health import Health, Unwell
 from nexus_vmm.servicer import VmServicer
+from nexus_vmm.setting_store import SettingStore
 from nexus_vmm.store import Store
 from nexus_vmm.supervisor import Supervisor
 from nexus_vmm.watch import RECENT, Hub
@@ -50,7 +53,8 @@ async def serving(directory, host):
         hub = Hub()
         store = Store(host.database, hub, Admission(host.room))
         await store.fill_hub()
-        supervisor = Supervisor(store, vmm_driver.FakeDriver(host.world), Work(tasks))
+        driver, work = vmm_driver.FakeDriver(host.world), Work(tasks)
+        supervisor = Supervisor(store, driver, work)
         places = vmm_guest.places(directory)
         assets = vmm_guest.guest_files(directory / "guest")
         host.health = {"store": "written", "kvm": Unwell("no KVM")}
@@ -58,7 +62,17 @@ async def serving(directory, host):
         served = Consoles(places)
         server = grpc.aio.server(interceptors=[AroundCalls(errors)])
         vmm_pb2_grpc.add_VmServiceServicer_to_server(
-            VmServicer(store, hub, supervisor, assets, places, consoles=served, health=health),
+            VmServicer(
+                store,
+                hub,
+                supervisor,
+                assets,
+                places,
+                settings=SettingStore(host.database),
+                balloons=Balloons(store, driver, work),
+                consoles=served,
+                health=health,
+            ),
             server,
         )
         server.add_insecure_port(f"unix:{directory}/vmm.sock")
@@ -400,3 +414,42 @@ async def test_a_bad_interface_is_named(vmm):
     request = pb.UpdateNetworkInterfaceRequest(vm="hello")
     error = await refusal(vmm.UpdateNetworkInterface(request))
     assert (error.reason, error.metadata["field"]) == ("INVALID_FIELD", "network.tap")
+
+
+async def test_the_balloon_of_a_vm_is_set(vmm, host):
+    spec = pb.VmSpec(balloon=True)
+    vm = (await vmm.CreateVm(pb.CreateVmRequest(name="hello", spec=spec))).vm
+    error = await refusal(vmm.SetBalloon(pb.SetBalloonRequest(vm="hello", amount_mib=64)))
+    assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "VM_STATE")
+    await vmm.StartVm(pb.StartVmRequest(vm="hello"))
+    answer = await vmm.SetBalloon(pb.SetBalloonRequest(vm="hello", amount_mib=64))
+    assert answer.vm.state == pb.VM_STATE_RUNNING
+    assert host.world.processes[vm.id].balloon == 64
+
+
+async def test_what_room_there_is(vmm, host):
+    host.room.memory, host.room.cpus, host.room.disk = 200, 1, 1000
+    await vmm.CreateVm(pb.CreateVmRequest(name="one"))
+    await vmm.StartVm(pb.StartVmRequest(vm="one"))
+    budgets = (await vmm.GetCapacity(pb.GetCapacityRequest())).budgets
+    assert [(one.what, one.tag, one.limit, one.used) for one in budgets] == [
+        ("memory_mib", "", 200, 128),
+        ("vcpus", "", 16, 1),
+        ("disk_mib", "", 10_000, 2048),
+        ("vms", "", 4000, 1),
+    ]
+    await vmm.CreateVm(pb.CreateVmRequest(name="two"))
+    error = await refusal(vmm.StartVm(pb.StartVmRequest(vm="two")))
+    assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_CAPACITY")
+    assert error.metadata == {"what": "memory_mib", "asked": "128", "free": "72", "limit": "200"}
+
+
+async def test_what_is_left_out_is_as_the_settings_have_it(vmm, host):
+    values = {"default.memory_mib": "256", "stop.grace_seconds": "0"}
+    change = Request("", "UpdateSettings", pb.GetInfoRequest())
+    await SettingStore(host.database).update(change, values, 0)
+    vm = (await vmm.CreateVm(pb.CreateVmRequest(name="one"))).vm
+    assert vm.spec.memory_mib == 256
+    await vmm.StartVm(pb.StartVmRequest(vm="one"))
+    stopped = (await vmm.StopVm(pb.StopVmRequest(vm="one"))).vm
+    assert "killed" in stopped.state_reason

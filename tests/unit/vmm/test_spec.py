@@ -5,8 +5,9 @@ from vmm_guest import NETWORK
 
 from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.errors import InvalidArgument
+from nexus_vmm.config import TABLE, Config
 from nexus_vmm.policy import policy_to_proto
-from nexus_vmm.spec import NUMBERS, check_spec
+from nexus_vmm.spec import check_spec
 from nexus_vmm.vm import Condition, Delay, Network, RestartPolicy
 
 GOOD = {
@@ -30,6 +31,14 @@ def test_defaults_are_those_of_the_proto():
     assert (spec.vcpu_count, spec.memory_mib, spec.disk_mib) == (1, 128, 2048)
     assert (spec.image, spec.kernel) == ("debian", "default")
     assert (spec.network, spec.balloon) == (None, False)
+
+
+def test_defaults_may_be_set():
+    config = Config(2, 256, 1024, "alpine", "other")
+    spec = check_spec(vmm_pb2.VmSpec(), config)
+    assert (spec.vcpu_count, spec.memory_mib, spec.disk_mib) == (2, 256, 1024)
+    assert (spec.image, spec.kernel) == ("alpine", "other")
+    assert check_spec(vmm_pb2.VmSpec(vcpu_count=1, image="debian"), config).vcpu_count == 1
 
 
 def restart(*values):
@@ -64,14 +73,16 @@ def test_a_bad_field_of_a_restart_policy_is_named(values, field):
     assert caught.value.metadata == {"field": f"spec.restart.{field}"}
 
 
-@pytest.mark.parametrize("field", NUMBERS)
+@pytest.mark.parametrize("field", ["vcpu_count", "memory_mib", "disk_mib"])
 def test_both_ends_of_a_range(field):
-    _, least, most = NUMBERS[field]
+    kind = TABLE[f"default.{field}"].kind
+    least, most = kind.least, kind.most
     for value in (least, most):
         assert getattr(check_spec(vmm_pb2.VmSpec(**{field: value})), field) == value
     outside = [most + 1, 2**32 - 1] + ([least - 1] if least > 1 else [])
     for value in outside:
-        with pytest.raises(InvalidArgument, match=f"spec.{field} is {value}: {least} to {most}"):
+        words = f"spec.{field} is {value}: {least:,} to {most:,}"
+        with pytest.raises(InvalidArgument, match=words):
             check_spec(vmm_pb2.VmSpec(**{field: value}))
 
 

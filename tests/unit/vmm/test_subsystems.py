@@ -20,6 +20,10 @@ from nexus_vmm.watch import Hub
 MIB = 1 << 20
 
 
+async def default():
+    return vmm_guest.spec()
+
+
 class World:
     """A host on which all is well, and the checks of it."""
 
@@ -38,7 +42,7 @@ class World:
             (self.directory, self.directory / "guest"),
             self.units,
             self.assets,
-            vmm_guest.spec,
+            default,
             kvm=self.kvm,
         )
         (seen,) = await Health({name: made[name]}).now()
@@ -164,7 +168,7 @@ def test_the_service_serves_as_long_as_its_store_does():
 
 
 async def test_the_names_are_those_of_the_proto(world):
-    made = checks(world.store, (), world.units, world.assets, vmm_guest.spec)
+    made = checks(world.store, (), world.units, world.assets, default)
     proto = (Path(__file__).parents[3] / "protos/nexus/vmm/v1/vmm.proto").read_text()
     (told,) = re.findall(r"message Subsystem \{\n  // (.*)\n", proto)
     assert re.findall(r'"(\w+)"', told) == list(made)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bnexus/vmm/v1/settings.proto\x12\x0cnexus.vmm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"o\n\x07Setting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x15\n\rdefault_value\x18\x03 \x01(\t\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\r\n\x05range\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\"\x15\n\x13ListSettingsRequest\"P\n\x14ListSettingsResponse\x12\'\n\x08settings\x18\x01 \x03(\x0b\x32\x15.nexus.vmm.v1.Setting\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\xb5\x01\n\x15UpdateSettingsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12?\n\x06values\x18\x02 \x03(\x0b\x32/.nexus.vmm.v1.UpdateSettingsRequest.ValuesEntry\x12\x18\n\x10\x65xpected_version\x18\x03 \x01(\x04\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"R\n\x16UpdateSettingsResponse\x12\'\n\x08settings\x18\x01 \x03(\x0b\x32\x15.nexus.vmm.v1.Setting\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\x1c\n\x1aListSettingVersionsRequest\"\x91\x01\n\x0eSettingVersion\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x1b.nexus.vmm.v1.SettingChange\x12\x16\n\x0erolled_back_to\x18\x04 \x01(\x04\"C\n\rSettingChange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\told_value\x18\x02 \x01(\t\x12\x11\n\tnew_value\x18\x03 \x01(\t\"M\n\x1bListSettingVersionsResponse\x12.\n\x08versions\x18\x01 \x03(\x0b\x32\x1c.nexus.vmm.v1.SettingVersion\">\n\x17RollbackSettingsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"T\n\x18RollbackSettingsResponse\x12\'\n\x08settings\x18\x01 \x03(\x0b\x32\x15.nexus.vmm.v1.Setting\x12\x0f\n\x07version\x18\x02 \x01(\x04\x32\x94\x03\n\x0fSettingsService\x12U\n\x0cListSettings\x12!.nexus.vmm.v1.ListSettingsRequest\x1a\".nexus.vmm.v1.ListSettingsResponse\x12[\n\x0eUpdateSettings\x12#.nexus.vmm.v1.UpdateSettingsRequest\x1a$.nexus.vmm.v1.UpdateSettingsResponse\x12j\n\x13ListSettingVersions\x12(.nexus.vmm.v1.ListSettingVersionsRequest\x1a).nexus.vmm.v1.ListSettingVersionsResponse\x12\x61\n\x10RollbackSettings\x12%.nexus.vmm.v1.RollbackSettingsRequest\x1a&.nexus.vmm.v1.RollbackSettingsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bnexus/vmm/v1/settings.proto\x12\x0cnexus.vmm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"o\n\x07Setting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x15\n\rdefault_value\x18\x03 \x01(\t\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\r\n\x05range\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\"\x15\n\x13ListSettingsRequest\"P\n\x14ListSettingsResponse\x12\'\n\x08settings\x18\x01 \x03(\x0b\x32\x15.nexus.vmm.v1.Setting\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\xb5\x01\n\x15UpdateSettingsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12?\n\x06values\x18\x02 \x03(\x0b\x32/.nexus.vmm.v1.UpdateSettingsRequest.ValuesEntry\x12\x18\n\x10\x65xpected_version\x18\x03 \x01(\x04\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"R\n\x16UpdateSettingsResponse\x12\'\n\x08settings\x18\x01 \x03(\x0b\x32\x15.nexus.vmm.v1.Setting\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\x1c\n\x1aListSettingVersionsRequest\"\xa9\x01\n\x0eSettingVersion\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x1b.nexus.vmm.v1.SettingChange\x12\x1b\n\x0erolled_back_to\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x11\n\x0f_rolled_back_to\"C\n\rSettingChange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\told_value\x18\x02 \x01(\t\x12\x11\n\tnew_value\x18\x03 \x01(\t\"M\n\x1bListSettingVersionsResponse\x12.\n\x08versions\x18\x01 \x03(\x0b\x32\x1c.nexus.vmm.v1.SettingVersion\">\n\x17RollbackSettingsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"T\n\x18RollbackSettingsResponse\x12\'\n\x08settings\x18\x01 \x03(\x0b\x32\x15.nexus.vmm.v1.Setting\x12\x0f\n\x07version\x18\x02 \x01(\x04\x32\x94\x03\n\x0fSettingsService\x12U\n\x0cListSettings\x12!.nexus.vmm.v1.ListSettingsRequest\x1a\".nexus.vmm.v1.ListSettingsResponse\x12[\n\x0eUpdateSettings\x12#.nexus.vmm.v1.UpdateSettingsRequest\x1a$.nexus.vmm.v1.UpdateSettingsResponse\x12j\n\x13ListSettingVersions\x12(.nexus.vmm.v1.ListSettingVersionsRequest\x1a).nexus.vmm.v1.ListSettingVersionsResponse\x12\x61\n\x10RollbackSettings\x12%.nexus.vmm.v1.RollbackSettingsRequest\x1a&.nexus.vmm.v1.RollbackSettingsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,15 +49,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSETTINGVERSIONSREQUEST']._serialized_start=564
   _globals['_LISTSETTINGVERSIONSREQUEST']._serialized_end=592
   _globals['_SETTINGVERSION']._serialized_start=595
-  _globals['_SETTINGVERSION']._serialized_end=740
-  _globals['_SETTINGCHANGE']._serialized_start=742
-  _globals['_SETTINGCHANGE']._serialized_end=809
-  _globals['_LISTSETTINGVERSIONSRESPONSE']._serialized_start=811
-  _globals['_LISTSETTINGVERSIONSRESPONSE']._serialized_end=888
-  _globals['_ROLLBACKSETTINGSREQUEST']._serialized_start=890
-  _globals['_ROLLBACKSETTINGSREQUEST']._serialized_end=952
-  _globals['_ROLLBACKSETTINGSRESPONSE']._serialized_start=954
-  _globals['_ROLLBACKSETTINGSRESPONSE']._serialized_end=1038
-  _globals['_SETTINGSSERVICE']._serialized_start=1041
-  _globals['_SETTINGSSERVICE']._serialized_end=1445
+  _globals['_SETTINGVERSION']._serialized_end=764
+  _globals['_SETTINGCHANGE']._serialized_start=766
+  _globals['_SETTINGCHANGE']._serialized_end=833
+  _globals['_LISTSETTINGVERSIONSRESPONSE']._serialized_start=835
+  _globals['_LISTSETTINGVERSIONSRESPONSE']._serialized_end=912
+  _globals['_ROLLBACKSETTINGSREQUEST']._serialized_start=914
+  _globals['_ROLLBACKSETTINGSREQUEST']._serialized_end=976
+  _globals['_ROLLBACKSETTINGSRESPONSE']._serialized_start=978
+  _globals['_ROLLBACKSETTINGSRESPONSE']._serialized_end=1062
+  _globals['_SETTINGSSERVICE']._serialized_start=1065
+  _globals['_SETTINGSSERVICE']._serialized_end=1469
 # @@protoc_insertion_point(module_scope)

@@ -216,7 +216,7 @@ class SettingVersion(_message.Message):
     version: _builtins.int
     """Counts from 1."""
     rolled_back_to: _builtins.int
-    """The version that it brought back; 0 for a plain change."""
+    """The version that it brought back, 0 for the defaults; not set for a plain change."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -231,13 +231,15 @@ class SettingVersion(_message.Message):
         version: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         changes: _abc.Iterable[Global___SettingChange] | None = ...,
-        rolled_back_to: _builtins.int = ...,
+        rolled_back_to: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rolled_back_to", b"_rolled_back_to", "rolled_back_to", b"rolled_back_to", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "rolled_back_to", b"rolled_back_to", "time", b"time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rolled_back_to", b"_rolled_back_to", "changes", b"changes", "rolled_back_to", b"rolled_back_to", "time", b"time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__rolled_back_to: _TypeAlias = _typing.Literal["rolled_back_to"]  # noqa: Y015
+    _WhichOneofArgType__rolled_back_to: _TypeAlias = _typing.Literal["_rolled_back_to", b"_rolled_back_to"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rolled_back_to) -> _WhichOneofReturnType__rolled_back_to | None: ...
 
 Global___SettingVersion: _TypeAlias = SettingVersion  # noqa: Y015
 

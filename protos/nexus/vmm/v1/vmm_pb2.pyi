@@ -1648,7 +1648,7 @@ class DrainVmsRequest(_message.Message):
 
     GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     grace_seconds: _builtins.int
-    """Seconds for each guest to shut down, 0 to 300. Left out: 30."""
+    """Seconds for each guest to shut down, 0 to 300. Left out: the setting `drain.grace_seconds`, 30."""
     def __init__(
         self,
         *,
