@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _OLD_BYTES = 384 * 1024
 """What is kept of earlier boots. With the writer's five files, each at the very most 128 KiB (its
 64 KiB and one of its buffers), that is at most 1 MiB."""
-_OLD_PIECES = 64
-_MAX_PIECES = 96
+_OLD_PIECES = 32
+_MAX_PIECES = 64
 _LOOKS = 10
 _MAX_ENTRIES = 1024
 
