@@ -1,109 +1,31 @@
 """The API over a real gRPC server in this process, with fakes behind the driver's port."""
 
-import asyncio
-import contextlib
-import os
-import shutil
 import sqlite3
 from importlib.metadata import version
 
 import grpc
 import pytest
-import vmm_driver
 import vmm_guest
 from google.protobuf.field_mask_pb2 import FieldMask
 from vmm_guest import ID
+from vmm_server import refusal, serving
 
 from nexus.vmm.v1 import vmm_pb2 as pb
-from nexus.vmm.v1 import vmm_pb2_grpc
-from nexus_rpc.errors import from_rpc_error
-from nexus_rpc.interceptors import AroundCalls, errors
-from nexus_vmm import consoles
-from nexus_vmm.admission import Admission
-from nexus_vmm.balloon import Balloons
 from nexus_vmm.calls import Request
-from nexus_vmm.consoles import Consoles
-from nexus_vmm.health import Health, Unwell
-from nexus_vmm.servicer import VmServicer
+from nexus_vmm.health import Unwell
 from nexus_vmm.setting_store import SettingStore
 from nexus_vmm.store import Store
-from nexus_vmm.supervisor import Supervisor
-from nexus_vmm.watch import RECENT, Hub
-from nexus_vmm.work import Work
+from nexus_vmm.watch import RECENT
 
 FIXED = pb.RestartPolicy(delay=pb.RESTART_DELAY_FIXED)
 RESTART = FieldMask(paths=["restart"])
 RESTART_SECONDS = "spec.restart.fixed_seconds"
 
 
-def saying(host, name):
-    """Return a check that says what `host.health` has."""
-
-    async def check():
-        if isinstance(host.health[name], Exception):
-            raise host.health[name]
-        return host.health[name]
-
-    return check
-
-
-@contextlib.asynccontextmanager
-async def serving(directory, host):
-    async with asyncio.TaskGroup() as tasks:
-        hub = Hub()
-        store = Store(host.database, hub, Admission(host.room))
-        await store.fill_hub()
-        driver, work = vmm_driver.FakeDriver(host.world), Work(tasks)
-        supervisor = Supervisor(store, driver, work)
-        places = vmm_guest.places(directory)
-        assets = vmm_guest.guest_files(directory / "guest")
-        host.health = {"store": "written", "kvm": Unwell("no KVM")}
-        health = Health({name: saying(host, name) for name in host.health})
-        served = Consoles(places)
-        server = grpc.aio.server(interceptors=[AroundCalls(errors)])
-        vmm_pb2_grpc.add_VmServiceServicer_to_server(
-            VmServicer(
-                store,
-                hub,
-                supervisor,
-                assets,
-                places,
-                settings=SettingStore(host.database),
-                balloons=Balloons(store, driver, work),
-                consoles=served,
-                health=health,
-            ),
-            server,
-        )
-        server.add_insecure_port(f"unix:{directory}/vmm.sock")
-        await server.start()
-        async with grpc.aio.insecure_channel(f"unix:{directory}/vmm.sock") as channel:
-            stub = vmm_pb2_grpc.VmServiceStub(channel)
-            stub.places = places
-            stub.hub = hub
-            stub.consoles = served
-            yield stub
-        await server.stop(None)
-        for vm_id in list(host.world.processes):
-            host.world.end(vm_id)
-
-
 @pytest.fixture
 async def vmm(short_path, host):
     async with serving(short_path, host) as stub:
         yield stub
-
-
-async def refusal(call):
-    """Return the domain error that a call ends with."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await (everything(call) if hasattr(call, "__aiter__") else call)
-    return from_rpc_error(caught.value)
-
-
-async def everything(call):
-    """Return all that a stream brings."""
-    return [answer async for answer in call]
 
 
 async def test_the_life_of_a_vm(vmm):
@@ -253,79 +175,6 @@ async def test_a_watch_carries_on_after_a_revision_or_says_what_it_missed(vmm):
     assert [(await call.read()).vm.name for _ in range(2)] == ["old", "new"]
     assert (await call.read()).synced
     call.cancel()
-
-
-@pytest.mark.parametrize(("tail", "size"), [(0, 200_000), (70_000, 70_000)])
-async def test_the_console_is_streamed_in_pieces(vmm, tail, size):
-    vm = (await vmm.CreateVm(pb.CreateVmRequest(name="hello"))).vm
-    text = bytes(range(250)) * 800
-    vmm.places.console(vm.id).mkdir(parents=True)
-    (vmm.places.console(vm.id) / "log").write_bytes(text)
-    request = pb.GetConsoleLogRequest(vm="hello", tail_bytes=tail)
-    pieces = [answer.data for answer in await everything(vmm.GetConsoleLog(request))]
-    assert b"".join(pieces) == text[-size:]
-    assert max(map(len, pieces)) == 64 * 1024
-
-
-async def test_a_vm_that_never_ran_has_an_empty_console(vmm):
-    await vmm.CreateVm(pb.CreateVmRequest(name="hello"))
-    assert await everything(vmm.GetConsoleLog(pb.GetConsoleLogRequest(vm="hello"))) == []
-    error = await refusal(vmm.GetConsoleLog(pb.GetConsoleLogRequest(vm="nobody")))
-    assert error.reason == "VM_NOT_FOUND"
-
-
-async def test_a_console_is_followed_until_its_vm_is_gone(vmm):
-    vm = (await vmm.CreateVm(pb.CreateVmRequest(name="hello"))).vm
-    console = vmm.places.console(vm.id)
-    console.mkdir(parents=True)
-    (console / "log").write_bytes(b"a\nb\n")
-    call = vmm.GetConsoleLog(pb.GetConsoleLogRequest(vm="hello", tail_lines=1, follow=True))
-    async with asyncio.timeout(20):
-        assert (await call.read()).data == b"b\n"
-        with (console / "log").open("ab") as log:
-            log.write(b"c\n")
-        assert (await call.read()).data == b"c\n"
-        shutil.rmtree(console)
-        assert await call.read() is grpc.aio.EOF
-
-
-async def test_one_that_gives_up_following_makes_room_for_another(vmm, monkeypatch):
-    class Places(dict):
-        left = asyncio.Event()
-
-        def __delitem__(self, key):
-            super().__delitem__(key)
-            self.left.set()
-
-    monkeypatch.setattr(consoles, "FOLLOWERS", 1)
-    vmm.consoles._followers = Places()
-    vm = (await vmm.CreateVm(pb.CreateVmRequest(name="hello"))).vm
-    vmm.places.console(vm.id).mkdir(parents=True)
-    (vmm.places.console(vm.id) / "log").write_bytes(b"x")
-    request = pb.GetConsoleLogRequest(vm="hello", follow=True)
-    async with asyncio.timeout(20):
-        for _ in range(3):
-            vmm.consoles._followers.left.clear()
-            call = vmm.GetConsoleLog(request)
-            assert (await call.read()).data == b"x"
-            assert (await refusal(vmm.GetConsoleLog(request))).reason == "TOO_MANY_FOLLOWERS"
-            call.cancel()
-            await vmm.consoles._followers.left.wait()
-
-
-async def test_typing_into_a_console(vmm):
-    spec = pb.VmSpec(serial_input=True)
-    vm = (await vmm.CreateVm(pb.CreateVmRequest(name="hello", spec=spec))).vm
-    request = pb.WriteConsoleRequest(vm="hello", data=b"ls\r")
-    assert (await refusal(vmm.WriteConsole(request))).reason == "VM_STATE"
-    await vmm.StartVm(pb.StartVmRequest(vm="hello"))
-    assert (await refusal(vmm.WriteConsole(request))).reason == "VM_STATE"  # no process reads
-    vmm.places.run(vm.id).mkdir(parents=True, exist_ok=True)
-    os.mkfifo(vmm.places.serial(vm.id))
-    guest = os.open(vmm.places.serial(vm.id), os.O_RDWR)
-    await vmm.WriteConsole(request)
-    assert os.read(guest, 100) == b"ls\r"
-    os.close(guest)
 
 
 async def test_info(vmm):
