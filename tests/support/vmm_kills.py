@@ -1,0 +1,158 @@
+"""What a kill of vmm leaves at each point of a story, and what becomes of it.
+
+One run of a story is copied at every point at which a kill may come; each copy is a host on which
+vmm is started again.
+"""
+
+from dataclasses import dataclass, field
+
+from vmm_fates import Host
+from vmm_stage import QUIET, Stage
+
+from nexus_rpc.errors import NexusError
+from nexus_vmm.states import LIVE
+from nexus_vmm.vm import Condition, Goal
+
+
+@dataclass
+class Kill:
+    """A kill at the point `name`: what is left, and the calls that got no answer.
+
+    Of each such call the steps that it had brought about by then.
+    """
+
+    name: str
+    host: Host
+    witness: object
+    now: float
+    unanswered: list = field(default_factory=list)
+
+
+class Kills:
+    """Collects a kill at each point of a stage's story, those that leave the same once."""
+
+    def __init__(self, stage):
+        self._stage = stage
+        self._kills = {}
+        self.points = 0
+        stage.fates.passed = self._passed
+
+    def _passed(self, name):
+        self.points += 1
+        stage = self._stage
+        left = (stage.host.connection.serialize(), traces(stage.host.world))
+        unanswered = [
+            (call, operation, tuple(call.steps))
+            for task, (call, operation) in stage.under_way.items()
+            if not task.done()
+        ]
+        if earlier := self._kills.get(left):
+            # The later one has answered more, and so promised more.
+            earlier.unanswered, earlier.name = unanswered, name
+            return
+        self._kills[left] = Kill(
+            name, stage.host.copy(), stage.witness.copy(), stage.loop.time(), unanswered
+        )
+
+    def __iter__(self):
+        """Yield the kills; the hosts that are left are the caller's."""
+        while self._kills:
+            yield self._kills.pop(next(iter(self._kills)))
+
+
+def traces(world):
+    """Return what there is in a world, to be compared."""
+    processes = [
+        (vm_id, process.boot, process.booted, process.paused)
+        for vm_id, process in world.processes.items()
+    ]
+    disks = sorted(world.disks.items())
+    return (
+        *map(tuple, (sorted(processes), disks, sorted(world.written), sorted(world.runs))),
+        tuple(sorted(world.ends)),
+    )
+
+
+def survive(kill, random, depth=1):
+    """Start vmm on what a kill left, and assert that nothing is lost, doubled or left over.
+
+    Power may be lost, a process end meanwhile, and vmm be killed once more while it repairs.
+    Returns how many kills that were.
+    """
+    world = kill.host.world
+    world.fault, world.obeys = "", True
+    power = random.random() < 0.25
+    if power:
+        kill.host.lose_power()
+    elif world.processes and random.random() < 0.25:
+        world.end(random.choice(sorted(world.processes)))
+    lived = [vm for vm in _vms(kill.witness, kill.host) if vm.state in LIVE]
+    stage = Stage(random.random(), kill.host, kill.witness, kill.now)
+    again = Kills(stage) if depth and random.random() < 0.3 else None
+    with stage:
+        if again:
+            stage.fates.passed = lambda name: None
+        _check_adopted(stage, lived)
+        stage.wait(QUIET)
+        stage.agree()
+        if power:
+            _check_started(stage, lived)
+        _repeat(stage, kill.unanswered)
+        stage.wait(QUIET)
+        stage.agree()
+        before = traces(stage.host.world), stage.witness.looks[-1]
+        stage.kill()
+        stage.turn(50)
+        after = traces(stage.host.world), stage.witness.looks[-1]
+        assert after == before, f"{before}\n{after}"
+    kills = 1
+    for other in again or ():
+        if kills == 1 or random.random() < 0.1:
+            kills += survive(other, random, depth - 1)
+        else:
+            other.host.close()
+    return kills
+
+
+def _vms(witness, host):
+    witness.meets(host)
+    return witness.looks[-1].values()
+
+
+def _check_adopted(stage, lived):
+    """Assert that what ran as recorded, and was to, runs on."""
+    for vm in lived:
+        if stage.found.get(vm.id) == vm.boot and vm.goal in (Goal.RUN, Goal.PAUSE):
+            now = stage.witness.looks[-1][vm.id]
+            assert (now.boot, now.state in LIVE) == (vm.boot, True), f"{vm} became {now}"
+            assert stage.host.world.processes[vm.id].boot == vm.boot
+
+
+def _check_started(stage, lived):
+    """Assert that a boot of the host started what is to run after one."""
+    for vm in lived:
+        if vm.spec.restart.condition is not Condition.NONE and vm.goal is not Goal.STOP:
+            now = stage.witness.looks[-1][vm.id]
+            assert now.state in LIVE, f"{vm} became {now}"
+
+
+def _repeat(stage, unanswered):
+    """Let clients repeat the calls that got no answer, as their manual says."""
+    done = []
+    for call, operation, steps in unanswered:
+        repeat = stage.call(
+            call.method,
+            call.ref,
+            operation,
+            request_id=call.request_id,
+            body=call.body,
+            boot=call.boot,
+        )
+        if steps and call.request_id:
+            done.append((repeat, steps))
+    stage.wait(QUIET)
+    for repeat, steps in done:
+        if steps == ("start failed",):
+            continue  # it may be tried again
+        assert not isinstance(repeat.answer, NexusError), repeat
+        assert not repeat.steps, f"{repeat} did it again: {repeat.steps}"
