@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from nexusctl import restart, views
+from nexusctl import restart, ttl, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,11 @@ def _tags(vm: vmm_pb2.Vm, now: datetime) -> str:
     return views.tags(vm) or "-"
 
 
+def _expires(vm: vmm_pb2.Vm, now: datetime) -> str:
+    """Return in how long its time to live ends, as things are."""
+    return f"in {views.left(vm.expire_time, now)}" if vm.HasField("expire_time") else "-"
+
+
 def _exit(vm: vmm_pb2.Vm, now: datetime) -> str:
     if not vm.HasField("last_exit"):
         return "-"
@@ -56,6 +61,8 @@ COLUMNS = {
     "memory": Column(("spec.memory_mib",), lambda vm, _: str(vm.spec.memory_mib)),
     "disk": Column(("spec.disk_mib",), lambda vm, _: str(vm.spec.disk_mib)),
     "restart": Column(("spec.restart", "restarts"), _restart),
+    "ttl": Column(("spec.ttl",), lambda vm, _: ttl.text(vm.spec.ttl)),
+    "expires": Column(("expire_time",), _expires),
     "tags": Column(("spec.tags",), _tags),
     "exit": Column(("last_exit",), _exit),
     "pid": Column(("pid",), lambda vm, _: str(vm.pid or "-")),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexus.gateway.v1 import gateway_pb2
 from nexus.vmm.v1 import vmm_pb2
-from nexusctl import restart
+from nexusctl import restart, ttl
 from nexusctl.words import word
 
 if TYPE_CHECKING:
@@ -63,17 +63,32 @@ def vm(vm: vmm_pb2.Vm) -> dict[str, Any]:
             "balloon": vm.spec.balloon,
             "serial_input": vm.spec.serial_input,
             "restart": restart.text(vm.spec.restart),
+            "ttl": ttl.text(vm.spec.ttl),
             "tags": dict(sorted(vm.spec.tags.items())),
         },
         "create_time": time(vm, "create_time"),
         "state_time": time(vm, "state_time"),
         "next_start_time": time(vm, "next_start_time"),
         "restarts": vm.restarts,
+        "expire_time": time(vm, "expire_time"),
+        "expiring": vm.expiring,
+        "stopping": vm.stopping,
+        "last_exit": _exit(vm.last_exit) if vm.HasField("last_exit") else None,
+        "uid": vm.uid,
         "etag": vm.etag,
         "boot": vm.boot,
         "pid": vm.pid,
         "cid": vm.cid,
         "vsock_path": vm.vsock_path,
+    }
+
+
+def _exit(end: vmm_pb2.Exit) -> dict[str, Any]:
+    return {
+        "cause": end.cause,
+        "exit_code": end.exit_code if end.HasField("exit_code") else None,
+        "signal": end.signal if end.HasField("signal") else None,
+        "time": time(end, "time"),
     }
 
 
@@ -137,7 +152,16 @@ def guest(guest: gateway_pb2.Guest) -> dict[str, Any]:
 
 def age(when: Timestamp, now: datetime) -> str:
     """Return how long ago `when` was, in its largest unit: "3d", "5h", "12m", "7s"."""
-    seconds = max(0, int((now - when.ToDatetime(UTC)).total_seconds()))
+    return _length((now - when.ToDatetime(UTC)).total_seconds())
+
+
+def left(when: Timestamp, now: datetime) -> str:
+    """Return how long it is until `when`, as `age` does."""
+    return _length((when.ToDatetime(UTC) - now).total_seconds())
+
+
+def _length(time: float) -> str:
+    seconds = max(0, int(time))
     size, unit = next((entry for entry in _AGES if seconds >= entry[0]), (1, "s"))
     return f"{seconds // size}{unit}"
 

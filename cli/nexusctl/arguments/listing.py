@@ -39,6 +39,8 @@ COLUMNS = (
     "memory",
     "disk",
     "restart",
+    "ttl",
+    "expires",
     "tags",
     "exit",
     "pid",

@@ -60,6 +60,17 @@ def add_restart(parser: Parser, default: str) -> None:
     )
 
 
+def add_ttl(parser: Parser, default: str) -> None:
+    """Add how long a VM may live."""
+    parser.add_argument(
+        "--ttl",
+        type=values.ttl,
+        metavar="TTL",
+        help="how long it may live: none, 8h from its start, idle=30m without use, or both, "
+        f"8h,idle=30m; with :stop, :pause or :delete for what happens then ({default})",
+    )
+
+
 def add_port(parser: Parser) -> None:
     """Add how a VM is connected."""
     parser.add_argument("--net", default="", metavar="NETWORK", help="network (default: default)")

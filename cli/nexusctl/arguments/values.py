@@ -12,6 +12,10 @@ _RATE = re.compile(r"(?P<number>[0-9]{1,12})(?P<unit>[KMG]?)", re.IGNORECASE)
 _RESTART = re.compile(
     r"(?P<condition>none|on-boot|always|on-failure)(:(?P<delay>backoff|immediate|fixed=[0-9]{1,4}s?))?"
 )
+_TTL = re.compile(
+    r"(none|((max=)?(?P<max>[0-9]{1,8}[smhd]?))?(,?idle=(?P<idle>[0-9]{1,8}[smhd]?))?)"
+    r"(:(?P<action>stop|pause|delete))?"
+)
 _AGO = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS = {"": 1, "K": 1_000, "M": 1_000_000, "G": 1_000_000_000}
@@ -69,6 +73,29 @@ def restart(text: str) -> tuple[str, str, int]:
         )
     delay, _, seconds = (match["delay"] or "backoff").partition("=")
     return match["condition"], delay, int(seconds.removesuffix("s") or 0)
+
+
+def ttl(text: str) -> tuple[int, int, str]:
+    """Return the seconds of a time to live, those of idleness, and what happens then."""
+    match = _TTL.fullmatch(text)
+    times = () if match is None else (match["max"], match["idle"])
+    if match is None or text[:1] in {"", ",", ":"} or any(map(_is_none, times)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not none, nor a time such as 8h or idle=30m, or both, 8h,idle=30m, alone "
+            "or with :stop, :pause or :delete"
+        )
+    longest, idle = map(_duration, times)
+    return longest, idle, match["action"] or "stop"
+
+
+def _is_none(text: str | None) -> bool:
+    return text is not None and not _duration(text)
+
+
+def _duration(text: str | None) -> int:
+    if not text:
+        return 0
+    return int(text[:-1]) * _SECONDS[text[-1]] if text[-1] in _SECONDS else int(text)
 
 
 def revision(text: str) -> int:

@@ -121,6 +121,7 @@ def _add_name(parser: Parser) -> None:
 
 def _add_update(parser: Parser) -> None:
     shared.add_restart(parser, "at any time")
+    shared.add_ttl(parser, "at any time")
     _add_tag(parser, "set a tag, at any time; the others stay")
     parser.add_argument(
         "--untag",
@@ -161,6 +162,7 @@ def _add_spec(parser: Parser) -> None:
         "--disk", type=values.mebibytes, metavar="MIB", help="disk, 512 or 2G (default 2048)"
     )
     _add_tag(parser, "a label, to list VMs and to set quotas by")
+    shared.add_ttl(parser, "default: none")
     parser.add_argument("--no-network", action="store_true", help="no network port")
     shared.add_port(parser)
     parser.add_argument(

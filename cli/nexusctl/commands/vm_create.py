@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nexus.netd.v1 import netd_pb2
 from nexus.vmm.v1 import vmm_pb2
-from nexusctl import attach, failure, restart, views
+from nexusctl import attach, failure, restart, ttl, views
 from nexusctl.create import Wish, create
 from nexusctl.progress import progress
 from nexusctl.publications import parse
@@ -25,6 +25,8 @@ def wish(options: Namespace, name: str) -> Wish:
     spec = vmm_pb2.VmSpec(image=options.image, kernel=options.kernel)
     set_sizes(spec, options)
     spec.tags.update(once(options.tags))
+    if options.ttl:
+        spec.ttl.CopyFrom(ttl.time_to_live(options.ttl))
     if getattr(options, "restart", None):  # vm run has none
         spec.restart.CopyFrom(restart.policy(options.restart))
     spec.serial_input = getattr(options, "serial_input", False)

@@ -71,8 +71,10 @@ async def _or_none(
 def _show(shown: dict[str, Any]) -> None:
     parts = {title: shown.pop(title) for title in ("spec", "port", "guest")}
     history, missing = shown.pop("history"), shown.pop("unavailable")
+    last_exit = shown.pop("last_exit")
     parts["spec"].pop("network")  # as netd tells it below, or the address above
     sections.show("vm", shown)
+    sections.show("last exit", last_exit)
     sections.show("spec", parts["spec"])
     if parts["port"]:
         port_sections(parts["port"])

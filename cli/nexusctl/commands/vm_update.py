@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from nexus.vmm.v1 import vmm_pb2
-from nexusctl import failure, restart, views
+from nexusctl import failure, restart, ttl, views
 from nexusctl.progress import progress
 from nexusctl.services import WRITE
 from nexusctl.sizes import set_sizes
@@ -26,6 +26,9 @@ async def run(options: Namespace, services: Services) -> int:
     if options.restart:
         request.spec.restart.CopyFrom(restart.policy(options.restart))
         changed.append("restart")
+    if options.ttl:
+        request.spec.ttl.CopyFrom(ttl.time_to_live(options.ttl))
+        changed.append("ttl")
     if options.tags or options.untagged:
         changed.append("tags")
     if options.serial_input:

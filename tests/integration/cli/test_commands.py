@@ -55,6 +55,32 @@ async def test_create_with_a_restart_policy(nexusctl, fakes):
     assert done.json["spec"]["restart"] == "always:fixed=5s"
 
 
+async def test_create_and_update_with_a_time_to_live(nexusctl, fakes):
+    done = await nexusctl("vm", "create", "hello", "--ttl", "8h,idle=30m:delete", "--json")
+    ttl = vmm_pb2.TimeToLive(
+        max_seconds=28_800, idle_seconds=1_800, action=vmm_pb2.EXPIRE_ACTION_DELETE
+    )
+    assert fakes.requests["CreateVm"][0].spec.ttl == ttl
+    assert done.json["spec"]["ttl"] == "8h,idle=30m:delete"
+    done = await nexusctl("vm", "update", "hello", "--ttl", "none")
+    assert done.code == 0
+    (request,) = fakes.requests["UpdateVm"]
+    assert list(request.update_mask.paths) == ["ttl"]
+    assert not request.spec.ttl.max_seconds
+
+
+async def test_what_a_vm_s_end_and_last_end_are(nexusctl, fakes):
+    vm = fakes.add_vm("hello")
+    vm.expire_time.FromSeconds(1_800_000_000)
+    vm.last_exit.CopyFrom(vmm_pb2.Exit(cause="signal", signal=9))
+    vm.last_exit.time.FromSeconds(1_700_000_000)
+    told = (await nexusctl("vm", "inspect", "hello", "--json")).json
+    assert told["expire_time"] == "2027-01-15T08:00:00.000Z"
+    assert (told["expiring"], told["stopping"]) == (False, False)
+    end = {"cause": "signal", "exit_code": None, "signal": 9, "time": "2023-11-14T22:13:20.000Z"}
+    assert told["last_exit"] == end
+
+
 async def test_update_names_what_it_changes(nexusctl, fakes):
     vm = fakes.add_vm("hello")
     vm.etag, vm.restarts = "2-1", 3

@@ -59,6 +59,7 @@ async def test_list_prints_the_columns_asked_for_and_asks_for_no_more(nexusctl, 
 async def test_every_column_can_be_printed(nexusctl, fakes):
     fakes.add_vm("hello", READY)
     names = "name,id,state,reason,changed,address,image,kernel,cpus,memory,disk,restart,tags,exit"
+    names += ",ttl,expires"
     done = await nexusctl("vm", "list", "--columns", f"{names},pid,uid,age")
     assert (done.code, len(done.out.decode().splitlines())) == (0, 2)
 

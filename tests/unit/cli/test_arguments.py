@@ -1,6 +1,6 @@
 import pytest
 
-from nexusctl import restart
+from nexusctl import restart, ttl
 from nexusctl.arguments import parse
 
 
@@ -97,6 +97,31 @@ def test_what_is_no_time(capsys, text):
 def test_restart_policies(text, told):
     parts = parse(["vm", "update", "x", "--restart", text]).restart
     assert restart.text(restart.policy(parts)) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("none", "none"),
+        ("8h", "8h:stop"),
+        ("max=90m:delete", "90m:delete"),
+        ("600", "10m:stop"),
+        ("idle=90s:pause", "idle=90s:pause"),
+        ("8h,idle=1800", "8h,idle=30m:stop"),
+        ("7d,idle=24h:delete", "7d,idle=1d:delete"),
+    ],
+)
+def test_times_to_live(text, told):
+    parts = parse(["vm", "create", "x", "--ttl", text]).ttl
+    assert ttl.text(ttl.time_to_live(parts)) == told
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "8h,idle=0s", "idle", "idle=", ",idle=5m", ":stop", "8w", "8h:end", "8h 5m"]
+)
+def test_what_is_no_time_to_live(capsys, text):
+    code, err = fails(capsys, "vm", "update", "x", "--ttl", text)
+    assert (code, "idle=30m" in err) == (2, True)
 
 
 @pytest.mark.parametrize("text", ["", "never", "always:", "always:fixed", "always:fixed=5m"])
