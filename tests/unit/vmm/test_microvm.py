@@ -55,6 +55,21 @@ async def test_firecracker_is_told_of_files_as_its_jail_has_them(setup):
     assert setup.places.vsock(ID).is_socket()
 
 
+async def test_what_earlier_boots_printed_is_put_aside(setup):
+    console = setup.places.console(ID)
+    (console / "log").write_text("the last boot")
+    await setup.driver.start(setup.vm)
+    assert {path.name: path.read_text() for path in console.iterdir()} == {"old.1": "the last boot"}
+
+
+async def test_a_console_that_cannot_be_put_aside_is_no_reason_not_to_start(setup, caplog):
+    console = setup.places.console(ID)
+    (console / "log").write_text("the last boot")
+    (console / "old.1").mkdir()
+    await setup.driver.start(setup.vm)
+    assert "its console log cannot be put aside" in caplog.text
+
+
 @pytest.mark.parametrize("serial", [False, True])
 async def test_the_launcher_is_told_of_the_limits(setup, serial):
     spec = vmm_guest.spec(vcpu_count=2, memory_mib=256, serial_input=serial)
