@@ -37,6 +37,8 @@ class _Order(NamedTuple):
     of: Callable[[Vm], str | int]
 
 
+# A record that is damaged must not keep others from being listed.
+_SPEC = "CASE WHEN json_valid(vms.spec) THEN vms.spec ELSE '{}' END"
 _CREATED = _Order("vms.seq", int, lambda vm: vm.seq)
 _ORDERS: dict[vmm_pb2.VmOrder.ValueType, _Order] = {
     vmm_pb2.VM_ORDER_UNSPECIFIED: _CREATED,
@@ -44,7 +46,7 @@ _ORDERS: dict[vmm_pb2.VmOrder.ValueType, _Order] = {
     vmm_pb2.VM_ORDER_NAME: _Order("vms.name", str, lambda vm: vm.name),
     vmm_pb2.VM_ORDER_STATE_TIME: _Order("vms.changed", int, lambda vm: vm.changed),
     vmm_pb2.VM_ORDER_MEMORY: _Order(
-        "vms.spec ->> 'memory_mib'", int, lambda vm: vm.spec.memory_mib
+        f"ifnull({_SPEC} ->> 'memory_mib', 0)", int, lambda vm: vm.spec.memory_mib
     ),
 }
 """VMs that are equal by it are told apart by their `seq`, which counts creations."""
@@ -52,7 +54,10 @@ _ORDERS: dict[vmm_pb2.VmOrder.ValueType, _Order] = {
 _NAMED = {number: state for state, number in STATES.items()}
 _PREFIX = re.compile(r"[a-z0-9-]{1,63}")
 _IMAGE = re.compile(r"[a-z0-9._-]{1,63}")
-_HAS_TAG = "EXISTS (SELECT 1 FROM json_each(vms.spec, '$.tags') AS tag WHERE tag.value ->> 0 = ?"
+_HAS_TAG = (
+    "EXISTS (SELECT 1 FROM json_each(" + _SPEC + ", '$.tags')"  # noqa: S608  # no caller's
+    " AS tag WHERE tag.value ->> 0 = ?"
+)
 _AFTER_ALL = "\x7f"
 """Sorts after every character of a name."""
 
@@ -138,7 +143,7 @@ def _conditions(wanted: vmm_pb2.VmFilter) -> list[tuple[str, tuple[str, ...]]]:
     if wanted.image:
         words = "1 to 63 of a-z, 0-9, '.', '_' and '-'"
         image = _text("image", wanted.image, _IMAGE, words)
-        found.append(("vms.spec ->> 'image' = ?", (image,)))
+        found.append((f"{_SPEC} ->> 'image' = ?", (image,)))
     for key, value in check_tags("filter.tags", wanted.tags):
         if value:
             found.append((f"{_HAS_TAG} AND tag.value ->> 1 = ?)", (key, value)))

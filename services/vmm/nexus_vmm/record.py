@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nexus_rpc.ids import is_vm_id
+from nexus_vmm.damage import UNREADABLE, check, damaged
 from nexus_vmm.states import State
 from nexus_vmm.vm import (
     Condition,
@@ -40,8 +42,17 @@ _KEPT = 2048
 
 
 def to_vm(row: sqlite3.Row) -> Vm:
-    """Return the VM of a row of `SELECT`."""
-    values = dict(row)
+    """Return the VM of a row of `SELECT`; see `damage` for one that cannot be read."""
+    values = dict(zip(row.keys(), row, strict=True))  # dict(row) looks each column up
+    try:
+        return _whole(values)
+    except UNREADABLE as error:
+        return damaged(dict(row), error)
+
+
+def _whole(values: dict[str, Any]) -> Vm:
+    if not is_vm_id(values["id"]):
+        raise ValueError(f"the id is {values['id']!r}")
     return Vm(
         spec=_spec(values.pop("spec")),
         restarts=_restarts(values.pop("restarts")),
@@ -68,18 +79,24 @@ def _spec(text: str) -> Spec:
     # Rows of an earlier release have none of these.
     restart, ttl = spec.pop("restart", {}), spec.pop("ttl", {})
     tags = tuple((key, value) for key, value in spec.pop("tags", ()))
-    return Spec(**spec, network=network, restart=_policy(**restart), ttl=_ttl(**ttl), tags=tags)
+    whole = Spec(**spec, network=network, restart=_policy(**restart), ttl=_ttl(**ttl), tags=tags)
+    check(whole)
+    return whole
 
 
 @lru_cache(_KEPT)
 def _restarts(text: str) -> Restarts:
     restarts = json.loads(text)
-    return Restarts(**restarts | {"ends": tuple(restarts.get("ends", ()))})
+    whole = Restarts(**restarts | {"ends": tuple(restarts.get("ends", ()))})
+    check(whole)
+    return whole
 
 
 @lru_cache(_KEPT)
 def _lifetime(text: str) -> Lifetime:
-    return Lifetime(**json.loads(text))
+    whole = Lifetime(**json.loads(text))
+    check(whole)
+    return whole
 
 
 @lru_cache(_KEPT)

@@ -75,11 +75,18 @@ def nears_loop(vm: Vm, now: int) -> bool:
 
 def after_host_boot(vm: Vm, now: int) -> Restarts:
     """Return what follows for a VM from a boot of the host."""
-    wanted = vm.state in _KNOWN_TO_BE_WANTED or vm.goal is Goal.RUN
-    stopping = vm.goal is Goal.DELETE or (vm.goal is Goal.STOP and vm.state in LIVE)
-    if vm.spec.restart.condition is Condition.NONE or not wanted or stopping:
-        return vm.restarts
-    return replace(vm.restarts, due=now, streak=0, ends=())
+    drained = vm.restarts.drained
+    wanted = vm.state in _KNOWN_TO_BE_WANTED or vm.goal is Goal.RUN or drained
+    stopping = vm.goal is Goal.STOP and vm.state in LIVE and not drained
+    known = replace(vm.restarts, drained=False)
+    if (
+        vm.spec.restart.condition is Condition.NONE
+        or vm.goal is Goal.DELETE
+        or stopping
+        or not wanted
+    ):
+        return known
+    return replace(known, due=now, streak=0, ends=())
 
 
 def after_update(restarts: Restarts, policy: RestartPolicy) -> Restarts:

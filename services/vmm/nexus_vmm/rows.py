@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexus_rpc import requests
 from nexus_rpc.errors import NotFound
+from nexus_rpc.ids import is_vm_id, new_vm_id, vm_uid
 from nexus_vmm import changes
 from nexus_vmm.changes import Gone
 from nexus_vmm.record import SELECT, to_text, to_vm
@@ -96,6 +97,24 @@ def not_found(ref: str) -> NotFound:
 def every(db: sqlite3.Connection) -> list[Vm]:
     """Return every VM, oldest first."""
     return [to_vm(row) for row in db.execute(f"{SELECT} ORDER BY seq")]
+
+
+def is_free(db: sqlite3.Connection, vm_id: str) -> bool:
+    """Whether no VM has the user id that `vm_id` gives (see `vm_uid`)."""
+    return vm_uid(vm_id) not in _uids(db)
+
+
+def free_id(db: sqlite3.Connection) -> str:
+    """Return a fresh id, whose user id no VM has."""
+    taken = _uids(db)
+    while True:
+        vm_id = new_vm_id()
+        if vm_uid(vm_id) not in taken:
+            return vm_id
+
+
+def _uids(db: sqlite3.Connection) -> set[int]:
+    return {vm_uid(vm_id) for (vm_id,) in db.execute("SELECT id FROM vms") if is_vm_id(vm_id)}
 
 
 def history(db: sqlite3.Connection, seq: int) -> list[Transition]:

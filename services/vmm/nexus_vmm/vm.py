@@ -154,6 +154,8 @@ class Vm:
     `seq` counts creations and orders lists. `boot` is the systemd invocation id of the last
     start, `pid` Firecracker's process id while the VM is live, otherwise 0. `revision` counts
     changes of the spec. `change` is the revision, in the log of all VMs, of its last change.
+    `damage` says what is to be done about a record that cannot be read, of which only the id, the
+    name and the times are known; otherwise it is "".
     """
 
     seq: int
@@ -173,6 +175,7 @@ class Vm:
     lifetime: Lifetime = Lifetime()
     last_exit: Exit | None = None
     change: int = field(default=0, compare=False)
+    damage: str = ""
 
     @property
     def stopping(self) -> bool:

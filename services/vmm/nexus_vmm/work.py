@@ -11,13 +11,27 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
-from nexus_rpc.errors import Unavailable
+from nexus_rpc.errors import ResourceExhausted, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
+
+
+ROOM_SECONDS = 5.0
+"""After which a change that the host's disk did not take is tried again."""
+
+
+async def patiently(what: str, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do `act`, again and again while there is no room for it; `what` is logged then."""
+    while True:
+        try:
+            return await act()
+        except ResourceExhausted as error:
+            _log.error("%s: %s", what, error)
+        await asyncio.sleep(ROOM_SECONDS)
 
 
 class Work:

@@ -40,8 +40,8 @@ async def test_update_to_never_cancels_what_is_pending(host):
         vm = await crashed_of(vmm, host.world, LATER)
         for policy, due in ((NOW, vm.restarts.due), (RestartPolicy(), 0)):
             assert (await vmm.update(restart=policy)).restarts.due == due
-        assert not vmm.supervisor._timers._handles
-        await vmm.supervisor._restart(vm.id, vm.restarts.due)
+        assert not vmm.supervisor.keeper._timers._handles
+        await vmm.supervisor.keeper._restart(vm.id, vm.restarts.due)
         assert not host.world.processes
 
     await host.live(life)

@@ -4,7 +4,7 @@ import pytest
 from vmm_guest import REPORTS
 from vmm_life import check
 
-from nexus_vmm import supervisor
+from nexus_vmm import keeper
 from nexus_vmm.states import Event, State
 from nexus_vmm.vm import Exit
 
@@ -60,7 +60,7 @@ async def test_a_guest_that_comes_back_from_being_lost_is_not_booted_again(host,
 
 @pytest.mark.parametrize("lose", [_end_itself, _fall_silent])
 async def test_a_vm_that_has_run_for_long_is_not_booted_again(host, lose, monkeypatch):
-    monkeypatch.setattr(supervisor, "_BOOT_SECONDS", 0.0)
+    monkeypatch.setattr(keeper, "_BOOT_SECONDS", 0.0)
 
     async def life(vmm):
         await vmm.create()

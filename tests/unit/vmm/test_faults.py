@@ -11,7 +11,7 @@ import pytest
 from vmm_life import Chaos, Crash, Host, check, unavailable
 
 from nexus_rpc.errors import FailedPrecondition, ResourceExhausted, Unavailable
-from nexus_vmm import supervisor
+from nexus_vmm import work
 from nexus_vmm.states import LIVE, State
 from nexus_vmm.vm import Exit
 
@@ -299,7 +299,7 @@ class Full(Chaos):
 
 @pytest.mark.parametrize("away", [False, True])
 async def test_a_full_disk_delays_the_record_of_an_end_and_costs_no_more(away, monkeypatch):
-    monkeypatch.setattr(supervisor, "_ROOM_SECONDS", 0.01)
+    monkeypatch.setattr(work, "ROOM_SECONDS", 0.01)
     async with Host.fresh() as host:
         await host.live(lambda vmm: started(vmm, host.world))
         (vm_id,) = host.world.processes

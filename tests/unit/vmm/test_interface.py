@@ -158,7 +158,7 @@ def test_a_row_of_an_earlier_release_has_no_ipv6_and_no_search_domains():
     spec["network"] = {field: getattr(NETWORK, field) for field in fields}
     db.execute(
         "INSERT INTO vms (seq, id, name, spec, state, reason, created, changed, goal, boot, pid,"
-        " cid) VALUES (1, 'a', 'hello', ?, 'created', '', 1, 1, 'stop', '', 0, 3)",
+        " cid) VALUES (1, 'aaaaaaaaaaaaa', 'hello', ?, 'created', '', 1, 1, 'stop', '', 0, 3)",
         (json.dumps(spec),),
     )
     assert rows.find(db, "hello").spec.network == NETWORK

@@ -6,7 +6,7 @@ import pytest
 from vmm_life import Chaos, Crash, Host, check, crashed_of
 
 from nexus_rpc.errors import ResourceExhausted
-from nexus_vmm import supervisor
+from nexus_vmm import steps, work
 from nexus_vmm.states import LIVE, Event, State
 from nexus_vmm.vm import Condition, Delay, Exit, RestartPolicy
 
@@ -53,7 +53,7 @@ async def test_a_deliberate_stop_starts_nothing(host):
         for grace in (10, 0):
             stopped = await vmm.stop(grace=grace)
             assert (stopped.state, stopped.restarts.due) == (State.STOPPED, 0)
-            assert not vmm.supervisor._timers._handles
+            assert not vmm.supervisor.keeper._timers._handles
             vm = await vmm.start(vm.id)
 
     await host.live(life)
@@ -77,9 +77,9 @@ async def test_stop_and_delete_cancel_what_is_pending(host, call):
         due = vm.restarts.due
         assert vm.restarts.due
         await getattr(vmm, call)(request_id="once")
-        assert not vmm.supervisor._timers._handles
+        assert not vmm.supervisor.keeper._timers._handles
         # Were its time come by now, nothing would happen.
-        await vmm.supervisor._restart(vm.id, due)
+        await vmm.supervisor.keeper._restart(vm.id, due)
         assert not host.world.processes
         check(vmm.hub.present(), host.world)
         assert [vm.state for vm in vmm.hub.present()] == [State.STOPPED] * (call == "stop")
@@ -92,7 +92,7 @@ async def test_start_takes_the_place_of_what_is_pending(host):
     async def life(vmm):
         vm = await crashed(vmm, host.world)
         running = await vmm.start()
-        await vmm.supervisor._restart(vm.id, vm.restarts.due)
+        await vmm.supervisor.keeper._restart(vm.id, vm.restarts.due)
         assert vmm.hub.present() == [running]
 
     await host.live(life)
@@ -167,7 +167,7 @@ async def test_what_is_not_due_yet_is_waited_for_after_a_restart_of_vmm(host):
 
     async def second(vmm):
         assert vmm.hub.present() == [vm]
-        assert vm.id in vmm.supervisor._timers._handles
+        assert vm.id in vmm.supervisor.keeper._timers._handles
 
     await host.live(second)
 
@@ -287,7 +287,7 @@ async def test_a_stop_that_was_killed_at_any_point_leaves_nothing_pending(host):
 
             async def again(vmm):
                 assert (await vmm.stop(request_id="once")).state is State.STOPPED
-                assert not vmm.supervisor._timers._handles
+                assert not vmm.supervisor.keeper._timers._handles
 
             await host.live(again)
     assert at > 3
@@ -309,7 +309,7 @@ class Full(Chaos):
 
 @pytest.mark.parametrize("record", ["before take_up", "before started", "before rested"])
 async def test_a_full_disk_delays_a_restart_and_costs_no_more(host, record, monkeypatch):
-    monkeypatch.setattr(supervisor, "_ROOM_SECONDS", 0.01)
+    monkeypatch.setattr(work, "ROOM_SECONDS", 0.01)
     vm = await host.live(started)
     host.world.end(vm.id)
     full = Full(record)
@@ -320,7 +320,7 @@ async def test_a_full_disk_delays_a_restart_and_costs_no_more(host, record, monk
 
 async def test_a_console_that_cannot_be_read_hides_no_crash_loop(host, monkeypatch):
     async def life(vmm):
-        monkeypatch.setattr(supervisor, "nears_loop", lambda *_: True)
+        monkeypatch.setattr(steps, "nears_loop", lambda *_: True)
         vm = await started(vmm)
         host.world.end(vm.id)
         await vmm.until_boot_after(vm)
