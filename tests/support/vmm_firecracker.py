@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 VERSION = "1.12.1"
@@ -32,8 +33,14 @@ class Machine:
         self.vsock = None
         self._tasks = set()
 
-    async def serve(self):
-        self.server = await asyncio.start_unix_server(self._connected, self.path)
+    async def serve(self, uid=None):
+        """Listen as the user `uid`, for whom vmm asks the kernel (SO_PEERCRED)."""
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self.path))
+        if uid is not None:
+            os.seteuid(uid)
+        self.server = await asyncio.start_unix_server(self._connected, sock=listener)
+        os.seteuid(os.getuid())
 
     def end(self, code):
         """End the process with an exit code, or with -N for signal N."""
@@ -143,10 +150,11 @@ async def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("directory", type=Path)
     parser.add_argument("--id", required=True)
+    parser.add_argument("--uid", type=int, required=True)
     parser.add_argument("--disobeys", action="store_true")
     arguments = parser.parse_args()
     machine = Machine(arguments.directory, arguments.id, obeys=not arguments.disobeys)
-    await machine.serve()
+    await machine.serve(arguments.uid)
     return await machine.ended
 
 

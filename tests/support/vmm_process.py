@@ -25,7 +25,7 @@ SECONDS = 30
 class Service:
     """A vmm that can be started, killed and started again, and its host."""
 
-    def __init__(self, directory, launch=vmm_units.processes):
+    def __init__(self, directory, launch=vmm_units.jailed):
         self.directory = directory
         self.places = vmm_guest.places(directory)
         vmm_guest.guest_files(directory / "guest")
@@ -101,7 +101,7 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def hosting(directory, launch=vmm_units.processes):
+async def hosting(directory, launch=vmm_units.jailed):
     """Yield a service that is not started yet, on a host whose units `launch` makes."""
     service = Service(directory, launch)
     async with message_bus(directory) as service.address:

@@ -14,6 +14,7 @@ from pathlib import Path
 import vmm_firecracker
 
 from nexus_rpc.errors import FailedPrecondition, Unavailable
+from nexus_rpc.ids import vm_uid
 from nexus_vmm.units import Unit
 
 VERSION = "252 (252.39-1~deb12u1)"
@@ -78,7 +79,12 @@ class Child:
         shutil.rmtree(self._run)
 
 
-def processes(run_dir, *, obeys=True):
+def jailed(run_dir):
+    """Return a launcher of stand-in Firecrackers as processes, each with its VM's own user."""
+    return processes(run_dir, uid=vm_uid)
+
+
+def processes(run_dir, *, obeys=True, uid=lambda vm_id: os.getuid()):
     """Return a launcher of stand-in Firecrackers as processes."""
 
     async def launch(vm_id):
@@ -92,6 +98,8 @@ def processes(run_dir, *, obeys=True):
             make_run(run_dir, vm_id),
             "--id",
             vm_id,
+            "--uid",
+            str(uid(vm_id)),
             *options,
         )
         return Child(process, run_dir / vm_id)

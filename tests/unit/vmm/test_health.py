@@ -17,11 +17,13 @@ class Check:
     def __init__(self, says="fine"):
         self.says = says
         self.count = 0
+        self.asked = asyncio.Event()
         self.open = asyncio.Event()
         self.open.set()
 
     async def __call__(self):
         self.count += 1
+        self.asked.set()
         await self.open.wait()
         if isinstance(self.says, Exception):
             raise self.says
@@ -96,8 +98,7 @@ async def test_a_caller_who_hangs_up_takes_nothing_with_it(clock):
     check.open.clear()
     seen = Health({"store": check})
     asking = asyncio.create_task(seen.now())
-    while not check.count:
-        await asyncio.sleep(0)
+    await check.asked.wait()
     asking.cancel()
     await asyncio.wait({asking})
     check.open.set()
