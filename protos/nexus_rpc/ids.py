@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 import secrets
+from functools import lru_cache
 
 from nexus_rpc.errors import invalid_field
 
@@ -29,6 +30,7 @@ def is_vm_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+@lru_cache(4096)
 def vm_uid(vm_id: str) -> int:
     """Return the user and group id on the host that the process of the VM `vm_id` runs as.
 
