@@ -68,6 +68,11 @@ integration: venv ## Run the tests with real processes, sockets and network name
 system: up ## Run the tests in the dev host, with real microVMs
 	$(BIN)/pytest --quiet tests/system
 
+.PHONY: crash
+crash: up ## Kill services, VMs and the power of the dev host at POINTS points of SEED
+	NEXUS_CRASH_SEED=$(or $(SEED),310) NEXUS_CRASH_FIRST=$(or $(FIRST),0) NEXUS_CRASH_POINTS=$(or $(POINTS),200) \
+	  $(BIN)/pytest --quiet -rP tests/system/crash
+
 .PHONY: bench
 bench: bench-net up ## Measure Nexus against the raw thing, here and in the dev host
 	$(BIN)/python tests/bench/run.py

@@ -1,0 +1,202 @@
+"""The dev host under the crash matrix: operations under way, strikes, and what they leave."""
+
+import asyncio
+import json
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+from crash_agreement import LIVE, disagreements
+from devhost import CLIENT_CONFIG, ROOT, DevHost
+
+from deploy.devhost.layout import Layout
+from nexus.netd.v1 import netd_pb2
+from nexus.vmm.v1 import vmm_pb2
+from nexus_rpc.errors import NexusError, NotFound
+from nexus_rpc.ids import new_vm_id
+from nexusctl.attach import attach
+from nexusctl.endpoint import resolve
+from nexusctl.interfaces import of_port
+from nexusctl.services import Services
+
+SUPPORT = Path(__file__).parent
+SETTLE_SECONDS = 90
+BACK_SECONDS = 300
+CALL_SECONDS = 60
+GRACE_SECONDS = 3
+FAIR = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "STOPPING", "VM_STATE", "VM_NOT_FOUND", "BOOT_FAILED"}
+FAIR |= {"START_TIMEOUT", "SYSTEMD_UNREACHABLE", "UNIT_FAILED", "FIRECRACKER_SILENT"}
+FAIR |= {"PAUSE_REFUSED", "CONNECTION_REFUSED", "CONNECTION_LOST", "TLS_FAILED"}
+"""Reasons with which an operation may fail while something is struck."""
+
+
+class CrashHost:
+    """Use it as a context, on one event loop."""
+
+    def __init__(self):
+        self.devhost = DevHost()
+        self._script = str(ROOT / "deploy/devhost/devhost.py")
+
+    async def __aenter__(self):
+        self._services = Services(resolve(None, {"NEXUS_CONFIG": str(CLIENT_CONFIG)}))
+        return self
+
+    async def __aexit__(self, *error):
+        await self._services.__aexit__(*error)
+
+    @property
+    def stub(self):
+        return self._services.vmm.stub
+
+    async def ask(self, method, request):
+        return await self._services.vmm.ask(method, request, CALL_SECONDS)
+
+    async def create(self, name, condition=vmm_pb2.RESTART_CONDITION_NONE):
+        """Return the call that makes a VM; its port is made at once."""
+        vm_id = new_vm_id()
+        request = vmm_pb2.CreateVmRequest(vm_id=vm_id, name=name, request_id=str(uuid4()))
+        request.spec.disk_mib = 256
+        request.spec.restart.condition = condition
+        if condition != vmm_pb2.RESTART_CONDITION_NONE:
+            request.spec.restart.delay = vmm_pb2.RESTART_DELAY_IMMEDIATE
+        port = await attach(self._services, vm_id, netd_pb2.AttachPortRequest())
+        request.spec.network.CopyFrom(of_port(port))
+        return partial(self.ask, self.stub.CreateVm, request)
+
+    def operation(self, name, vm):
+        """Return the call of an operation on a VM; to repeat it, call it again."""
+        known = {"vm": vm, "request_id": str(uuid4())}
+        match name:
+            case "start":
+                request = vmm_pb2.StartVmRequest(**known)
+            case "stop":
+                request = vmm_pb2.StopVmRequest(grace_seconds=GRACE_SECONDS, **known)
+            case "pause":
+                request = vmm_pb2.PauseVmRequest(**known)
+            case "resume":
+                request = vmm_pb2.ResumeVmRequest(**known)
+            case "delete":
+                request = vmm_pb2.DeleteVmRequest(**known)
+        return partial(self.ask, getattr(self.stub, f"{name.title()}Vm"), request)
+
+    async def get(self, name):
+        """Return a VM, or None."""
+        try:
+            return (await self.ask(self.stub.GetVm, vmm_pb2.GetVmRequest(vm=name))).vm
+        except NotFound:
+            return None
+
+    async def outcome(self, call):
+        """Return what a call answers, or the error that it may end with for what is struck."""
+        try:
+            return await call()
+        except NexusError as error:
+            if error.reason not in FAIR:
+                raise
+            return error
+
+    async def arm(self, point, vm_id):
+        """Return what strikes: to be awaited when the operation begins."""
+        if point.victim == "power":
+            return partial(self._lose_power, point.seconds)
+        fresh = ["fresh"] if point.operation in ("start", "restart") else []
+        arguments = [*fresh, point.victim, vm_id, str(point.seconds)]
+        process = await self._python("crash_strike.py", *arguments)
+        assert await process.stdout.readline() == b"armed\n", await process.stderr.read()
+        return partial(self._strike, process)
+
+    async def _strike(self, process):
+        told, complaint = await process.communicate(b"go\n")
+        assert not process.returncode, complaint.decode()
+        return told.decode().strip()
+
+    async def _lose_power(self, seconds):
+        await asyncio.sleep(seconds)
+        pid = int((Layout().run / "qemu.pid").read_text())
+        process = os.pidfd_open(pid)
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        loop.add_reader(process, lambda: ended.done() or ended.set_result(None))
+        try:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            await asyncio.wait_for(ended, 30)
+        finally:
+            loop.remove_reader(process)
+            os.close(process)
+        return "lost power"
+
+    async def be_back(self, power):
+        """Return once vmm serves again; after a loss of power, boot the host."""
+        if power:
+            argv = ["/usr/bin/python3", self._script, "start"]
+            process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.DEVNULL)
+            assert await asyncio.wait_for(process.wait(), BACK_SECONDS) == 0
+        async with asyncio.timeout(BACK_SECONDS):
+            while True:
+                try:
+                    return await self.ask(self.stub.GetInfo, vmm_pb2.GetInfoRequest())
+                except NexusError:
+                    await asyncio.sleep(0.2)
+
+    async def look(self):
+        """Return all that there is of VMs on the host."""
+        process = await self._python("crash_look.py")
+        told, complaint = await asyncio.wait_for(process.communicate(), CALL_SECONDS)
+        assert not process.returncode, complaint.decode()
+        return json.loads(told)
+
+    async def agree(self, lives=()):
+        """Return state, goal, boot and pid of VMs by name, once records and host agree.
+
+        And once the VMs named in `lives` are live.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SETTLE_SECONDS
+        while True:
+            look = await self.look()
+            vms = {name: tuple(rest) for _, name, *rest in look["vms"]}
+            differences = disagreements(look)
+            differences += [f"{name}: {vms[name]}" for name in lives if vms[name][0] not in LIVE]
+            if not differences:
+                return vms
+            assert loop.time() < deadline, "\n".join(differences)
+            await asyncio.sleep(0.5)
+
+    async def live(self, name, condition=vmm_pb2.RESTART_CONDITION_NONE):
+        """Return once a VM is ready, made and started where it is not."""
+        vm = await self.get(name)
+        if vm is None:
+            vm = (await (await self.create(name, condition))()).vm
+        if state(vm) not in LIVE:
+            await self.operation("start", name)()
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while state(await self.get(name)) != "ready":  # noqa: ASYNC110  # as any client would
+                await asyncio.sleep(0.2)
+
+    async def remove(self, name):
+        """Leave nothing of a VM."""
+        vm = await self.get(name)
+        if vm is None:
+            return
+        if vm.state not in (vmm_pb2.VM_STATE_CREATED, vmm_pb2.VM_STATE_STOPPED):
+            request = vmm_pb2.StopVmRequest(vm=name, grace_seconds=0)
+            await self.ask(self.stub.StopVm, request)
+        await self.ask(self.stub.DeleteVm, vmm_pb2.DeleteVmRequest(vm=name))
+
+    async def kill(self, pid):
+        """kill -9 of a process in the dev host."""
+        await asyncio.to_thread(self.devhost.run, f"kill -9 {pid}", check=False)
+
+    async def _python(self, script, *arguments):
+        """Start a script of tests/support in the dev host, by its text."""
+        source = (SUPPORT / script).read_text()
+        argv = ["/usr/bin/python3", self._script, "exec", "python3", "-c", source, *arguments]
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def state(vm):
+    """Return a VM's state as the database has it."""
+    return vmm_pb2.VmState.Name(vm.state).removeprefix("VM_STATE_").lower()
