@@ -80,11 +80,12 @@ async def _prepared(host, point):
         return await host.create(TARGET), None
     condition = ALWAYS if point.operation == "restart" else vmm_pb2.RESTART_CONDITION_NONE
     vm = (await (await host.create(TARGET, condition))()).vm
-    if point.operation == "delete" or (point.operation == "start" and not point.patience):
+    at_rest = point.operation in ("start", "delete")
+    if at_rest and not point.patience:
         return host.operation(point.operation, TARGET), vm  # of one that never ran
     vm = (await host.operation("start", TARGET)()).vm
     await asyncio.sleep(point.patience)
-    if point.operation == "start":
+    if at_rest:
         await host.operation("stop", TARGET)()
     if point.operation == "resume":
         await host.operation("pause", TARGET)()
