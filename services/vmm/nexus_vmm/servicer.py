@@ -224,7 +224,7 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
     ) -> vmm_pb2.WriteConsoleResponse:
         """Type into a live VM's console."""
         data = check_typed("data", request.data)
-        self._consoles.type(await self._store.find(check_vm_ref("vm", request.vm)), data)
+        self._consoles.type(await self._supervisor.touch(check_vm_ref("vm", request.vm)), data)
         return vmm_pb2.WriteConsoleResponse()
 
     async def SetBalloon(

@@ -93,6 +93,22 @@ async def test_a_stop_does_not_wait_for_watchers(service):
         assert await asyncio.wait_for(service.process.wait(), SECONDS) == 0
 
 
+async def test_a_stop_does_not_wait_for_those_that_follow_a_console(service):
+    vm = (await service.call("CreateVm", name="hello")).vm
+    (service.places.console(vm.id) / "log").write_bytes(b"text")
+    async with grpc.aio.insecure_channel(f"unix:{service.directory}/server/vmm.sock") as channel:
+        stub = vmm_pb2_grpc.VmServiceStub(channel)
+        log = stub.GetConsoleLog(
+            pb.GetConsoleLogRequest(vm="hello", follow=True), wait_for_ready=True
+        )
+        assert (await log.read()).data == b"text"
+        service.process.terminate()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await log.read()
+        assert from_rpc_error(caught.value).reason == "STOPPING"
+        assert await asyncio.wait_for(service.process.wait(), SECONDS) == 0
+
+
 STEPS = ("CreateVm", "StartVm", "StopVm", "StartVm", "StopVm", "DeleteVm")
 
 

@@ -10,6 +10,7 @@ from vmm_server import everything, refusal, serving
 
 from nexus.vmm.v1 import vmm_pb2 as pb
 from nexus_vmm import consoles
+from nexus_vmm.supervisor import Supervisor
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ async def test_one_that_gives_up_following_makes_room_for_another(vmm, monkeypat
             await vmm.consoles._followers.left.wait()
 
 
-async def test_typing_into_a_console(vmm):
+async def test_typing_into_a_console(vmm, monkeypatch):
     spec = pb.VmSpec(serial_input=True)
     vm = (await vmm.CreateVm(pb.CreateVmRequest(name="hello", spec=spec))).vm
     request = pb.WriteConsoleRequest(vm="hello", data=b"ls\r")
@@ -86,6 +87,15 @@ async def test_typing_into_a_console(vmm):
     vmm.places.run(vm.id).mkdir(parents=True, exist_ok=True)
     os.mkfifo(vmm.places.serial(vm.id))
     guest = os.open(vmm.places.serial(vm.id), os.O_RDWR)
+    used = []
+    touch = Supervisor.touch
+
+    async def noted(supervisor, ref):
+        used.append(ref)
+        return await touch(supervisor, ref)
+
+    monkeypatch.setattr(Supervisor, "touch", noted)
     await vmm.WriteConsole(request)
     assert os.read(guest, 100) == b"ls\r"
     os.close(guest)
+    assert used == ["hello"]

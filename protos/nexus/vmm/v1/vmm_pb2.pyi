@@ -305,8 +305,8 @@ class TimeToLive(_message.Message):
     max_seconds: _builtins.int
     """Seconds from the StartVm (or ResumeVm) on, 10 to 31,536,000. 0: no end."""
     idle_seconds: _builtins.int
-    """Seconds without use, 10 to 31,536,000: no exec, file or tool call (see TouchVm), and no packet
-    through its TAP. 0: no end.
+    """Seconds without use, 10 to 31,536,000: no exec, file or tool call (see TouchVm), nothing typed
+    into its console, and no packet through its TAP. 0: no end.
     """
     action: Global___ExpireAction.ValueType
     """What then happens. Default: it is stopped."""

@@ -309,7 +309,7 @@ class VmServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WriteConsole(self, request, context):
-        """Types into a live VM's serial console.
+        """Types into a live VM's serial console, which is a use of it (see TimeToLive). Not idempotent.
 
         FAILED_PRECONDITION (NO_SERIAL_INPUT): the VM was started without `serial_input`.
         FAILED_PRECONDITION (VM_STATE): it is not live. RESOURCE_EXHAUSTED (CONSOLE_BUSY): the guest does

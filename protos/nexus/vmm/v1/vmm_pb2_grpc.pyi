@@ -164,7 +164,7 @@ class VmServiceStub:
     RESOURCE_EXHAUSTED (TOO_MANY_FOLLOWERS): 64 callers follow already.
     """
     WriteConsole: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.WriteConsoleRequest, _vmm_pb2.WriteConsoleResponse]
-    """Types into a live VM's serial console.
+    """Types into a live VM's serial console, which is a use of it (see TimeToLive). Not idempotent.
 
     FAILED_PRECONDITION (NO_SERIAL_INPUT): the VM was started without `serial_input`.
     FAILED_PRECONDITION (VM_STATE): it is not live. RESOURCE_EXHAUSTED (CONSOLE_BUSY): the guest does
@@ -323,7 +323,7 @@ class VmServiceAsyncStub(VmServiceStub):
     RESOURCE_EXHAUSTED (TOO_MANY_FOLLOWERS): 64 callers follow already.
     """
     WriteConsole: _aio.UnaryUnaryMultiCallable[_vmm_pb2.WriteConsoleRequest, _vmm_pb2.WriteConsoleResponse]  # type: ignore[assignment]
-    """Types into a live VM's serial console.
+    """Types into a live VM's serial console, which is a use of it (see TimeToLive). Not idempotent.
 
     FAILED_PRECONDITION (NO_SERIAL_INPUT): the VM was started without `serial_input`.
     FAILED_PRECONDITION (VM_STATE): it is not live. RESOURCE_EXHAUSTED (CONSOLE_BUSY): the guest does
@@ -557,7 +557,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vmm_pb2.WriteConsoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vmm_pb2.WriteConsoleResponse, _abc.Awaitable[_vmm_pb2.WriteConsoleResponse]]:
-        """Types into a live VM's serial console.
+        """Types into a live VM's serial console, which is a use of it (see TimeToLive). Not idempotent.
 
         FAILED_PRECONDITION (NO_SERIAL_INPUT): the VM was started without `serial_input`.
         FAILED_PRECONDITION (VM_STATE): it is not live. RESOURCE_EXHAUSTED (CONSOLE_BUSY): the guest does
