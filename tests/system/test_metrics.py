@@ -29,19 +29,26 @@ def test_what_a_vm_uses_is_counted(devhost, hello, outside):
     assert before["io_bytes_total", "write"] >= 0
     devhost.exec(hello, "ping", "-c", "2", "-s", "1000", outside)
     devhost.exec(hello, "sh", "-c", "head -c 8M /dev/urandom > /root/random; sync; rm /root/random")
-    after = {}
-
-    def grew():
-        after.update(scrape(devhost, vm["id"]))
-        return after["disk_bytes", ""] >= before["disk_bytes", ""] + (4 << 20)
-
-    devhost.until("the figures are read again", grew, 20)
-    blocks = devhost.out(f"stat --format=%b /var/lib/nexus/vms/{vm['id']}/overlay.img")
-    assert after["disk_bytes", ""] == int(blocks) * 512
+    devhost.until("what it wrote is counted", lambda: written(devhost, vm, before), 20)
+    after = scrape(devhost, vm["id"])
     assert after["cpu_seconds_total", ""] > before["cpu_seconds_total", ""]
     for direction in ("egress", "ingress"):
         key = "network_bytes_total", direction
         assert after[key] >= before[key] + 2_000
+    path = f"/var/lib/nexus/vms/{vm['id']}/overlay.img"
+    devhost.until(
+        "the disk's figure is that of its file",
+        lambda: (
+            scrape(devhost, vm["id"])["disk_bytes", ""]
+            == int(devhost.out(f"stat --format=%b {path}")) * 512
+        ),
+        20,
+    )
+
+
+def written(devhost, vm, before):
+    key = "io_bytes_total", "write"
+    return scrape(devhost, vm["id"])[key] >= before[key] + (4 << 20)
 
 
 def test_all_subsystems_are_well(devhost):
