@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from nexus_vmm import config
 from nexus_vmm.states import LIVE, TABLE, Event, State
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -54,6 +55,24 @@ def with_state_diagram(page: str) -> str:
     return page
 
 
+def settings() -> str:
+    """Return `nexus_vmm.config.TABLE` as a table in Markdown."""
+    rows = [("setting", "default", "unit", "range", "meaning"), ("---",) * 5]
+    for setting in config.TABLE.values():
+        default = f"`{setting.default}`" if setting.default else "none"
+        cells = (setting.unit, setting.kind.range, setting.description)
+        rows.append((f"`{setting.name}`", default, *cells))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("| --- ", "|---")
+
+
+def with_settings(page: str) -> str:
+    """Return the page of the settings with their table as it is now."""
+    page, found = re.subn(r"\| setting \|.*\n(\|.*\n)+", lambda _: settings(), page)
+    if found != 1:
+        raise ValueError(f"the page has {found} tables of settings, not one")
+    return page
+
+
 def _steps() -> dict[tuple[State, State], list[Event]]:
     """Return what leads from each state to each other, in the order in which both are defined."""
     steps = defaultdict(list)
@@ -74,8 +93,9 @@ def _arrow(old: str, new: str, *events: str) -> str:
 
 def main() -> None:
     """Write all of them."""
-    page = DOCS / "architecture.md"
-    page.write_text(with_state_diagram(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, renew in (("architecture", with_state_diagram), ("settings", with_settings)):
+        page = DOCS / f"{name}.md"
+        page.write_text(renew(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ _EXIT_OF_COMMAND = {
 }
 
 _TRY = {
+    "BALLOON_REFUSED": "give less than the VM's memory; nexusctl vm inspect {vm} shows it",
     "BOOT_FAILED": "nexusctl vm logs {vm} --tail 50",
     "ADDRESS_TAKEN": "leave --ip out, or choose another; nexusctl net ports shows those in use",
     "BRIDGE_FOREIGN": "give another --bridge, or for the network default another in "
@@ -78,10 +79,13 @@ _TRY = {
     "NETWORK_PERMANENT": "nexusctl net cleanup takes it from the kernel until it is used again",
     "NOT_A_FILE": "name a file; a directory goes as a tar archive",
     "NO_SERIAL_INPUT": "nexusctl vm stop {vm}, vm update {vm} --serial-input on, vm start {vm}",
+    "NO_BALLOON": "nexusctl vm stop {vm}, then vm update {vm} --balloon on, and vm start {vm}",
+    "NO_CAPACITY": "nexusctl status shows what is used; nexusctl config list what may be",
     "NO_INTERFACE": "create the VM anew, without --no-network",
     "PORT_DIFFERS": "nexusctl net inspect {vm} shows the port that it has",
     "PORT_LOST": "nexusctl net attach {vm}, with --net and policy as it had them",
     "PORT_NOT_FOUND": "nexusctl net ports shows what there is; --no-network makes a VM without",
+    "QUOTA_EXCEEDED": "nexusctl status shows what is used; nexusctl config get quota.tags",
     "SOCKET_DENIED": "sudo usermod -aG {group} {user}, then log in again",
     "SOCKET_MISSING": "systemctl status nexus-{service}, or another --endpoint",
     "STDIN_TOO_LARGE": "nexusctl vm cp - {vm}:/tmp/input, then read it from there",
@@ -92,6 +96,9 @@ _TRY = {
     "TLS_FAILED": "check ca, cert and key in the config file, and that host and port are right",
     "UNIMPLEMENTED": "nexusctl version; service and nexusctl must be of one release",
     "TOO_MANY_FOLLOWERS": "leave --follow out, or end another nexusctl that follows",
+    "VERSION_MISMATCH": "nexusctl config list shows what holds, and its version",
+    "VERSION_NOT_FOUND": "nexusctl config history shows what is kept",
+    "VERSION_UNFIT": "nexusctl config history shows its values; set those that you want",
     "VMS_RUNNING": "stop them first, or nexusctl net cleanup --force",
     "VM_LIVE": "nexusctl vm delete {vm} --force, or nexusctl vm stop {vm} first",
     "VM_NOT_FOUND": "nexusctl vm list shows what there is",

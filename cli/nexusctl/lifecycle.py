@@ -19,6 +19,9 @@ from nexusctl.terminal import note
 if TYPE_CHECKING:
     from nexusctl.services import Services
 
+_LONGEST_GRACE = 300
+"""Seconds, as vmm.proto has them."""
+
 
 async def start(services: Services, vm: str) -> vmm_pb2.Vm:
     """Boot a VM, on its port; its vCPUs run when this returns. Raises NexusError."""
@@ -73,11 +76,12 @@ async def wait_ready(services: Services, vm: str, seconds: float) -> None:
         raise
 
 
-async def stop(services: Services, vm: str, grace: int) -> vmm_pb2.Vm:
-    """Stop a VM, killing it after `grace` seconds. Raises NexusError."""
+async def stop(services: Services, vm: str, grace: int | None) -> vmm_pb2.Vm:
+    """Stop a VM, killing it after `grace` seconds, or as the settings say. Raises NexusError."""
     vmm = services.vmm
     request = vmm_pb2.StopVmRequest(vm=vm, grace_seconds=grace, request_id=str(uuid4()))
-    return (await vmm.ask(vmm.stub.StopVm, request, grace + WRITE)).vm
+    longest = _LONGEST_GRACE if grace is None else grace
+    return (await vmm.ask(vmm.stub.StopVm, request, longest + WRITE)).vm
 
 
 async def pause(services: Services, vm: str) -> vmm_pb2.Vm:
@@ -102,7 +106,7 @@ async def delete(services: Services, vm_id: str) -> None:
     await give_back_port(services, vm_id)
 
 
-async def remove(services: Services, vm_id: str, grace: int = 0) -> None:
+async def remove(services: Services, vm_id: str, grace: int | None = 0) -> None:
     """Delete a VM whatever its state, or see that there is none. Raises NexusError."""
     try:
         await stop(services, vm_id, grace)

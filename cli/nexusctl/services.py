@@ -13,6 +13,7 @@ import grpc
 
 from nexus.gateway.v1.gateway_pb2_grpc import GuestServiceStub
 from nexus.netd.v1.netd_pb2_grpc import NetworkServiceStub
+from nexus.vmm.v1.settings_pb2_grpc import SettingsServiceStub
 from nexus.vmm.v1.vmm_pb2_grpc import VmServiceStub
 from nexus_rpc.channel import connect
 from nexus_rpc.errors import DeadlineExceeded, NexusError, from_rpc_error
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from nexus.gateway.v1.gateway_pb2_grpc import GuestServiceAsyncStub
     from nexus.netd.v1.netd_pb2_grpc import NetworkServiceAsyncStub
+    from nexus.vmm.v1.settings_pb2_grpc import SettingsServiceAsyncStub
     from nexus.vmm.v1.vmm_pb2_grpc import VmServiceAsyncStub
     from nexusctl.endpoint import Endpoint
 
@@ -97,6 +99,11 @@ class Vmm(Service):
     def stub(self) -> VmServiceAsyncStub:
         """The calls of vmm.proto."""
         return VmServiceStub(self.channel)
+
+    @cached_property
+    def settings(self) -> SettingsServiceAsyncStub:
+        """The calls of settings.proto."""
+        return SettingsServiceStub(self.channel)
 
 
 class Netd(Service):

@@ -12,11 +12,12 @@ from contextlib import asynccontextmanager
 
 import grpc
 from fake_netd import FakeNetd, Wires
+from fake_settings import FakeSettings
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from nexus.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from nexus.netd.v1 import netd_pb2_grpc
-from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
+from nexus.vmm.v1 import settings_pb2_grpc, vmm_pb2, vmm_pb2_grpc
 from nexus_rpc.channel import OPTIONS
 from nexus_rpc.errors import FailedPrecondition, InvalidArgument, NotFound
 from nexus_rpc.interceptors import AroundCalls, errors
@@ -38,6 +39,7 @@ class Fakes:
         self.subsystems = {"store": "", "kvm": ""}
         self.wires = Wires()
         self.files = {}
+        self.budgets = []
         self.console = b""
         self.printed = asyncio.Queue()
         self.typed = asyncio.Queue()
@@ -122,7 +124,7 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         method = await self.fakes.begin(request, context)
         if request.spec.vcpu_count > 32:
             raise InvalidArgument("INVALID_FIELD", "vcpu_count is 99: 1 to 32", field="vcpu_count")
-        if request.spec.image not in ("debian", "alpine"):
+        if request.spec.image not in ("", "debian", "alpine"):
             raise NotFound("IMAGE_NOT_FOUND", f"there is no image {request.spec.image!r}")
         vm = vmm_pb2.Vm(id=request.vm_id, name=request.name, spec=request.spec)
         vm.state = vmm_pb2.VM_STATE_CREATED
@@ -245,6 +247,17 @@ class FakeVmm(vmm_pb2_grpc.VmServiceServicer):
         self.fakes.find(request.vm)
         self.fakes.typed.put_nowait(request.data)
         return vmm_pb2.WriteConsoleResponse()
+
+    async def SetBalloon(self, request, context):
+        await self.fakes.begin(request, context)
+        vm = self.fakes.find(request.vm)
+        if not vm.spec.balloon:
+            raise FailedPrecondition("NO_BALLOON", f"{vm.name} has no balloon")
+        return vmm_pb2.SetBalloonResponse(vm=vm)
+
+    async def GetCapacity(self, request, context):
+        await self.fakes.begin(request, context)
+        return vmm_pb2.GetCapacityResponse(budgets=self.fakes.budgets)
 
     async def GetInfo(self, request, context):
         await self.fakes.begin(request, context)
@@ -378,8 +391,14 @@ class FakeGateway(gateway_pb2_grpc.GuestServiceServicer):
         return json.dumps(answer, indent=1).encode()
 
 
+def add_vmm(servicer, server):
+    vmm_pb2_grpc.add_VmServiceServicer_to_server(servicer, server)
+    settings = FakeSettings(servicer.fakes)
+    settings_pb2_grpc.add_SettingsServiceServicer_to_server(settings, server)
+
+
 SERVICERS = {
-    "vmm": (FakeVmm, vmm_pb2_grpc.add_VmServiceServicer_to_server),
+    "vmm": (FakeVmm, add_vmm),
     "netd": (FakeNetd, netd_pb2_grpc.add_NetworkServiceServicer_to_server),
     "gateway": (FakeGateway, gateway_pb2_grpc.add_GuestServiceServicer_to_server),
     "dns": (lambda fakes: None, lambda servicer, server: None),  # it serves its health only

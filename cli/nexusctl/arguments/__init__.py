@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nexusctl.arguments.config import add_config
 from nexusctl.arguments.net import add_net
 from nexusctl.arguments.parsing import Parser, add_endpoint, add_json, group, leaf
 from nexusctl.arguments.vm import add_vm
@@ -32,6 +33,7 @@ def parser() -> Parser:
     add_json(version)
     add_vm(group(root, commands, "vm", "create, start, use and delete VMs"))
     add_net(group(root, commands, "net", "networks, and what VMs may reach"))
+    add_config(group(root, commands, "config", "what holds for all VMs of the host"))
     firewall = leaf(
         root, commands, "setup-firewall", "let guests through other firewalls of this host"
     )

@@ -147,6 +147,14 @@ def variable(text: str) -> tuple[str, str]:
     return key, value
 
 
+def setting(text: str) -> tuple[str, str]:
+    """Return name and value of a setting; an empty value takes the default again."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
 def allowed(text: str) -> tuple[str, str]:
     """Return the text of a rule with its action; rules of both actions keep their order so."""
     return "allow", text

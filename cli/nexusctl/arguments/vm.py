@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from nexusctl.arguments.parsing import Parser
 
 READY_SECONDS = 120.0
-GRACE_SECONDS = 10
-DEFAULT_IMAGE = "debian"
 
 
 def add_vm(vm: Parser) -> None:
@@ -24,11 +22,10 @@ def add_vm(vm: Parser) -> None:
 
     create = leaf(vm, commands, "create", "make a VM with its disk and its network port")
     create.add_argument("vm", metavar="NAME", help="name: 1 to 63 of a-z, 0-9 and '-'")
-    create.add_argument(
-        "--image", default=DEFAULT_IMAGE, help=f"guest image (default {DEFAULT_IMAGE})"
-    )
+    create.add_argument("--image", default="", help="guest image (default: default.image)")
     _add_spec(create)
     shared.add_restart(create, "default: none")
+    create.add_argument("--balloon", action="store_true", help="offer a balloon (see vm balloon)")
     create.add_argument("--serial-input", action="store_true", help="let vm console type into it")
     add_json(create)
 
@@ -55,6 +52,13 @@ def add_vm(vm: Parser) -> None:
         halt = leaf(vm, commands, name, text)
         _add_name(halt)
         add_json(halt)
+
+    balloon = leaf(vm, commands, "balloon", "have the guest of a live VM give up memory")
+    _add_name(balloon)
+    balloon.add_argument(
+        "amount", type=values.mebibytes, metavar="MIB", help="memory to give up, 512 or 2G; 0: none"
+    )
+    add_json(balloon)
 
     delete = leaf(vm, commands, "delete", "delete a VM, its disk and its network port")
     _add_name(delete)
@@ -133,6 +137,11 @@ def _add_update(parser: Parser) -> None:
     )
     _add_size(parser, "of a VM that is not live")
     parser.add_argument(
+        "--balloon",
+        choices=["on", "off"],
+        help="whether it has a balloon (of a VM that is not live)",
+    )
+    parser.add_argument(
         "--serial-input",
         choices=["on", "off"],
         help="whether vm console may type into it (of a VM that is not live)",
@@ -156,10 +165,13 @@ def _add_size(parser: Parser, cpus: str, memory: str = "") -> None:
 
 
 def _add_spec(parser: Parser) -> None:
-    parser.add_argument("--kernel", default="", help="guest kernel (default: default)")
-    _add_size(parser, "default 1", "default 128")
+    parser.add_argument("--kernel", default="", help="guest kernel (default: default.kernel)")
+    _add_size(parser, "default: default.vcpu_count", "default: default.memory_mib")
     parser.add_argument(
-        "--disk", type=values.mebibytes, metavar="MIB", help="disk, 512 or 2G (default 2048)"
+        "--disk",
+        type=values.mebibytes,
+        metavar="MIB",
+        help="disk, 512 or 2G (default: default.disk_mib)",
     )
     _add_tag(parser, "a label, to list VMs and to set quotas by")
     shared.add_ttl(parser, "default: none")
@@ -200,9 +212,8 @@ def _add_grace(parser: Parser) -> None:
     parser.add_argument(
         "--grace",
         type=values.whole,
-        default=GRACE_SECONDS,
         metavar="S",
-        help=f"seconds to shut down before it is killed, 0 to 300 (default {GRACE_SECONDS})",
+        help="seconds to shut down before it is killed, 0 to 300 (default: stop.grace_seconds)",
     )
 
 

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nexus.netd.v1 import netd_pb2
 from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.errors import NexusError
-from nexusctl import failure, table, terminal, views
+from nexusctl import failure, room, table, terminal, views
 from nexusctl.endpoint import RESOLVER
 from nexusctl.progress import progress
 from nexusctl.vms import every
@@ -36,21 +36,23 @@ async def run(options: Namespace, services: Services) -> int:
         rows = await asyncio.gather(*(_health(service) for service in services.all))
         by_name = {row["name"]: row for row in rows}
         vmm, netd = by_name["vmm"], by_name["netd"]
-        subsystems = counts = None
+        subsystems = counts = budgets = None
         if vmm["health"] in _ANSWERS:
             subsystems = await _subsystems(services, vmm)
             counts = await _counts(services, vmm)
+            budgets = await _budgets(services, vmm)
         warnings = await _warnings(services, netd) if netd["health"] == "serving" else None
     if options.json:
         shown = {
             "services": by_name,
             "subsystems": subsystems,
             "vms": counts,
+            "capacity": budgets,
             "network_warnings": warnings,
         }
         print(json.dumps(shown, indent=2))
     else:
-        _show(rows, subsystems or {}, counts, warnings or [])
+        _show(rows, subsystems or {}, counts, [*room.lines(budgets or []), *_told(warnings or [])])
     return exit_code(rows, subsystems or {})
 
 
@@ -104,6 +106,15 @@ async def _counts(services: Services, row: dict[str, Any]) -> dict[str, Any] | N
     return {"total": states.total(), "by_state": dict(states)}
 
 
+async def _budgets(services: Services, row: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Return what room there is for VMs."""
+    try:
+        return await room.budgets(services.vmm, _SECONDS)
+    except NexusError as error:
+        row["note"] = error.message
+        return None
+
+
 async def _warnings(services: Services, row: dict[str, Any]) -> list[str] | None:
     """Return what netd says stands in the way, of all networks."""
     netd = services.netd
@@ -119,7 +130,7 @@ def _show(
     rows: list[dict[str, Any]],
     subsystems: Mapping[str, Any],
     counts: dict[str, Any] | None,
-    warnings: list[str],
+    lines: list[str],
 ) -> None:
     _print(
         ["SERVICE", "HEALTH", "VERSION", "TARGET", "NOTE"],
@@ -140,8 +151,12 @@ def _show(
     else:
         by_state = ", ".join(f"{number} {state}" for state, number in counts["by_state"].items())
         print(f"VMs: {counts['total']}" + (f" ({by_state})" if by_state else ""))
-    for warning in warnings:
-        print(f"warning: {terminal.printable(warning)}")
+    for line in lines:
+        print(terminal.printable(line))
+
+
+def _told(warnings: Sequence[str]) -> list[str]:
+    return [f"warning: {warning}" for warning in warnings]
 
 
 def _print(header: list[str], rows: list[list[str]], columns: int | None) -> None:

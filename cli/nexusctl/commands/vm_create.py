@@ -29,6 +29,7 @@ def wish(options: Namespace, name: str) -> Wish:
         spec.ttl.CopyFrom(ttl.time_to_live(options.ttl))
     if getattr(options, "restart", None):  # vm run has none
         spec.restart.CopyFrom(restart.policy(options.restart))
+    spec.balloon = getattr(options, "balloon", False)
     spec.serial_input = getattr(options, "serial_input", False)
     publications = [parse("--publish", text) for text in options.publish]
     port = attach.wish(options)

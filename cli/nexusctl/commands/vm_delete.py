@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from nexus_rpc.errors import FailedPrecondition
 from nexus_rpc.vms import LIVE
 from nexusctl import failure, views, vms
-from nexusctl.arguments.vm import GRACE_SECONDS
 from nexusctl.confirm import agree, need_terminal
 from nexusctl.lifecycle import delete, remove
 from nexusctl.progress import progress
@@ -30,7 +29,7 @@ async def run(options: Namespace, services: Services) -> int:
     await agree(question, "nothing was deleted", yes=options.yes)
     async with progress(f"deleting {vm.name}"):
         if options.force:
-            await remove(services, vm.id, GRACE_SECONDS)
+            await remove(services, vm.id, None)
         else:
             await delete(services, vm.id)
     print(f"{vm.name} deleted")

@@ -31,6 +31,9 @@ async def run(options: Namespace, services: Services) -> int:
         changed.append("ttl")
     if options.tags or options.untagged:
         changed.append("tags")
+    if options.balloon:
+        request.spec.balloon = options.balloon == "on"
+        changed.append("balloon")
     if options.serial_input:
         request.spec.serial_input = options.serial_input == "on"
         changed.append("serial_input")
