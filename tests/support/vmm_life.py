@@ -195,6 +195,13 @@ class Vmm:
                     return change
         raise AssertionError
 
+    async def once(self, holds):
+        """Return once `holds()`, which is looked at whenever a VM has changed."""
+        async with asyncio.timeout(5), contextlib.aclosing(self.hub.watch()) as changes:
+            async for _ in changes:
+                if holds():
+                    return
+
     async def until_boot_after(self, vm):
         """Return the VM once it is at another boot than `vm` was."""
         async with asyncio.timeout(5), contextlib.aclosing(self.hub.watch()) as changes:

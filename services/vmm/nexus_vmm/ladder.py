@@ -79,10 +79,12 @@ async def descend(driver: Driver, vm: Vm, grace: float) -> Descent:
     A paused VM is resumed for that, unless the grace is 0. Raises Unavailable
     (SYSTEMD_UNREACHABLE): then the process may live.
     """
+    steps, share = rungs(vm, grace)
     now = await driver.describe(vm.id)
     if isinstance(now, Exit):
-        return Descent(Rung.NONE, now)
-    steps, share = rungs(vm, grace)
+        # Watchers know of the stop already: an agent may have been quicker than this.
+        by_agent = steps[0] is Rung.AGENT and now.cause == "shutdown"
+        return Descent(Rung.AGENT if by_agent else Rung.NONE, now)
     async with _ending(driver, vm.id) as ending:
         for rung in steps:
             reached = await _climb(driver, vm, rung)

@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     from nexus_vmm.clock import Moment
     from nexus_vmm.vm import TimeToLive, Vm
 
-SECOND = 1_000_000
-LEAD = 60 * SECOND
+_SECOND = 1_000_000
+SECOND = _SECOND
+"""Of what a spec counts in seconds, in microseconds."""
+LEAD = 60 * _SECOND
 """How long before the end it is told, or a tenth of the time if that is less."""
 
 _QUARTER = 4
 """Into how many parts an idle time is cut: how well the last use is known."""
-_SLACK = SECOND
+_SLACK = _SECOND
 """What two readings of two clocks may be apart though neither was set."""
-_LOOK_LEAST = SECOND
+_LOOK_LEAST = _SECOND
+"""The least between two looks at the traffic."""
 
 _COUNTS = {
     ExpireAction.STOP: LIVE | {State.CRASHED, State.FAILED},
@@ -109,7 +112,7 @@ def plan(vm: Vm, at: Moment) -> Plan:
         waits.append(left - lead)
     if watches_traffic(vm):
         waits.append(max(_part(vm.spec.ttl), _LOOK_LEAST))
-    return Plan(Due.NOTHING, min(waits) / SECOND)
+    return Plan(Due.NOTHING, min(waits) / _SECOND)
 
 
 def watches_traffic(vm: Vm) -> bool:

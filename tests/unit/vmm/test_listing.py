@@ -16,6 +16,7 @@ from nexus_vmm.listing import check_listing
 from nexus_vmm.states import State
 
 NUMBERED = {number: state for state, number in STATES.items()}
+LETTERS = str.maketrans("0189", "abcd")  # what an id has no place for
 KEYS = {
     pb.VM_ORDER_UNSPECIFIED: lambda vm: vm.seq,
     pb.VM_ORDER_CREATE_TIME: lambda vm: vm.seq,
@@ -40,7 +41,7 @@ def db():
             tags=tuple(sorted(tags.items())) if number % 4 else (),
         )
         name = f"{'abc'[number % 3]}-{number * 31 % 60:02}"
-        vm = rows.insert(db, f"{number:013}", name, spec, number)
+        vm = rows.insert(db, f"{number:013}".translate(LETTERS), name, spec, number)
         db.execute(
             "UPDATE vms SET state = ?, changed = ? WHERE seq = ?",
             (states[number % len(states)], number * 17 % 13, vm.seq),
