@@ -71,8 +71,8 @@ def hand_over_directory(path: str, uid: int, gid: int) -> None:
 def make_serial(path: str, gid: int) -> int:
     """Make the pipe of the serial console's input, for the group to write to.
 
-    The handle reads and writes, so that the input never ends (fifo(7)). It does not block: Firecracker
-    reads on until nothing is left (its serial.rs), and would wait in that read for ever.
+    The handle reads and writes, so that the input never ends (fifo(7)). It does not block:
+    Firecracker reads until nothing is left (its serial.rs), and would wait there for ever.
     """
     os.mkfifo(path, 0o600)
     os.chown(path, 0, gid)
