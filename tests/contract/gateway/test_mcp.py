@@ -4,8 +4,7 @@ import asyncio
 import base64
 import json
 import os
-import socket
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import anyio
 import httpx2
@@ -15,14 +14,11 @@ from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
+from mcp_requests import LEGACY, MODERN
 from mcp_types import jsonrpc_message_adapter
 
 from nexus.gateway.v1 import gateway_pb2 as pb
 from nexus.vmm.v1 import vmm_pb2 as vmm
-from nexus_gateway import mcp_connection
-
-ACCEPT = {"accept": "application/json, text/event-stream"}
-LEGACY, MODERN = "legacy", "2026-07-28"
 
 
 @asynccontextmanager
@@ -274,204 +270,3 @@ async def test_a_vm_that_is_off_says_so_in_the_result(gateway, token):
         result = await client.call_tool("run_command", {"command": "true"})
     assert result.is_error
     assert "start it first" in result.content[0].text
-
-
-async def post(gateway, body, *, vm="hello", token=None, **headers):
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    if token is not None:
-        named["authorization"] = f"Bearer {token}"
-    async with httpx2.AsyncClient(timeout=60) as http:
-        return await http.post(
-            f"{gateway.url}/vms/{vm}/mcp",
-            content=body if isinstance(body, bytes) else json.dumps(body),
-            headers=ACCEPT | {"content-type": "application/json"} | named,
-        )
-
-
-def initialize(version="2025-06-18"):
-    client = {"name": "test", "version": "0"}
-    return {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {"protocolVersion": version, "capabilities": {}, "clientInfo": client},
-    }
-
-
-async def test_without_the_token(gateway, token):
-    for given in (None, "wrong", token[:-1], token + "x"):
-        answer = await post(gateway, initialize(), token=given)
-        assert answer.status_code == 401
-        assert answer.headers["www-authenticate"].startswith("Bearer")
-        assert answer.json()["error"]["reason"] == "UNAUTHENTICATED"
-    answer = await post(gateway, initialize(), vm=f"hello?token={token}")
-    assert answer.status_code != 200
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({"origin": "https://evil.example"}, 403),
-        ({"origin": "null"}, 403),
-        ({"origin": "http://localhost.evil.example"}, 403),
-        ({"origin": "http://localhost:3000"}, 200),
-        ({"host": "evil.example"}, 403),
-        ({"host": "evil.example:7710"}, 403),
-        ({"host": "127.0.0.1.evil.example"}, 403),
-        ({"host": "localhost:17710"}, 200),
-    ],
-)
-async def test_host_and_origin(gateway, token, headers, status):
-    answer = await post(gateway, initialize(), token=token, **headers)
-    assert answer.status_code == status
-
-
-@pytest.mark.parametrize("vm", ["nobody", "No_Good", "hello%2f..%2foff"])
-async def test_an_unknown_vm(gateway, token, vm):
-    answer = await post(gateway, initialize(), vm=vm, token=token)
-    assert answer.status_code == 404
-    assert answer.json()["error"]["reason"]
-
-
-@pytest.mark.parametrize(
-    ("body", "headers", "status"),
-    [
-        pytest.param(b"{", {}, 400, id="broken JSON"),
-        pytest.param(b"[" * 100_000, {}, 400, id="deep JSON"),
-        pytest.param(b"\xff\xfe", {}, 400, id="no UTF-8"),
-        pytest.param({"jsonrpc": "1.0", "id": 1, "method": "ping"}, {}, 400, id="JSON-RPC 1"),
-        pytest.param([initialize()], {}, 400, id="a batch"),
-        pytest.param({"hello": "world"}, {}, 400, id="no message"),
-        pytest.param(initialize(), {"content_type": "text/plain"}, 400, id="no JSON said"),
-        pytest.param(initialize(), {"accept": "text/html"}, 406, id="takes no JSON"),
-        pytest.param(initialize(), {"mcp_protocol_version": "1999-01-01"}, 400, id="old version"),
-        pytest.param(b"{", {"mcp_protocol_version": MODERN}, 400, id="broken JSON, modern"),
-        pytest.param(
-            {"jsonrpc": "2.0", "id": 1, "method": "tools/list"},
-            {"mcp_session_id": "made-up"},
-            404,
-            id="unknown session",
-        ),
-        pytest.param(b" " * ((16 << 20) + 1), {}, 413, id="huge body"),
-    ],
-)
-async def test_malformed_http(gateway, token, body, headers, status):
-    answer = await post(gateway, body, token=token, **headers)
-    assert answer.status_code == status
-    # And it serves on.
-    assert (await post(gateway, initialize(), token=token)).status_code == 200
-
-
-async def test_a_session_of_one_vm_is_no_use_with_another(gateway, token):
-    answer = await post(gateway, initialize(), token=token)
-    session = answer.headers["mcp-session-id"]
-    call = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
-    assert (await post(gateway, call, token=token, mcp_session_id=session)).status_code == 200
-    answer = await post(gateway, call, token=token, mcp_session_id=session, vm="off")
-    assert answer.status_code == 404
-
-
-async def test_sessions_are_bounded_and_make_room_again(gateway, token):
-    opened = [await post(gateway, initialize(), token=token) for _ in range(9)]
-    assert [answer.status_code for answer in opened] == [200] * 8 + [503]
-    headers = {
-        "authorization": f"Bearer {token}",
-        "mcp-session-id": opened[0].headers["mcp-session-id"],
-    }
-    async with httpx2.AsyncClient(headers=headers) as http:
-        assert (await http.delete(f"{gateway.url}/vms/hello/mcp")).status_code == 200
-    assert (await post(gateway, initialize(), token=token)).status_code == 200
-
-
-async def test_another_path(gateway, token):
-    async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}) as http:
-        for path in ("/", "/vms/hello/mcp/", "/vms/hello", "/vms//mcp"):
-            assert (await http.get(gateway.url + path)).status_code == 404
-
-
-@asynccontextmanager
-async def sockets(gateway, count):
-    """Yield connections to the endpoint on which nothing was asked yet."""
-    host, port = gateway.url.removeprefix("http://").split(":")
-    loop = asyncio.get_running_loop()
-    with ExitStack() as stack:
-        opened = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in opened:
-            each.setblocking(False)
-            await loop.sock_connect(each, (host, int(port)))
-        yield opened
-
-
-async def rest(connection):
-    """Return what comes until the end, which must be soon."""
-    loop = asyncio.get_running_loop()
-    data = b""
-    async with asyncio.timeout(5):
-        while piece := await loop.sock_recv(connection, 4096):
-            data += piece
-    return data
-
-
-async def test_silent_connections_make_room(gateway, token):
-    async with sockets(gateway, 300) as silent:
-        answer = await post(gateway, initialize(), token=token)
-        assert answer.status_code == 200
-        assert await rest(silent[0]) == b""
-        with pytest.raises(BlockingIOError):
-            silent[-1].recv(1)
-
-
-async def test_whoever_asks_for_nothing_is_dropped(gateway, monkeypatch):
-    monkeypatch.setattr(mcp_connection, "_HEAD_SECONDS", 0.1)
-    async with sockets(gateway, 1) as (slow,):
-        slow.send(b"GET / HTTP/1.1\r\nHost: ")
-        assert await rest(slow) == b""
-
-
-@pytest.mark.parametrize("host", ["localhost", "elsewhere.example"])
-async def test_whoever_is_refused_holds_no_connection(gateway, host):
-    async with sockets(gateway, 1) as (refused,):
-        refused.send(f"GET /vms/hello/mcp HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-        assert (await rest(refused)).startswith(b"HTTP/1.1 40")
-
-
-@pytest.mark.parametrize(
-    ("raw", "code", "request_id"),
-    [
-        (b"{", -32700, None),
-        (b"\xff", -32700, None),
-        (b"[]", -32600, None),
-        (b'{"jsonrpc":"1.0","id":1,"method":"ping"}', -32600, None),
-        (b'{"jsonrpc":"2.0","id":1,"method":"no/such"}', -32601, 1),
-        (b" " * ((16 << 20) + 1), -32600, None),
-    ],
-)
-async def test_malformed_messages_over_grpc_are_answered(gateway, raw, code, request_id):
-    call = gateway.stub.ConnectMcp()
-    await call.write(pb.ConnectMcpRequest(vm="hello", message=raw))
-    answer = json.loads((await call.read()).message)
-    assert (answer["error"]["code"], answer["id"]) == (code, request_id)
-    await call.write(pb.ConnectMcpRequest(message=json.dumps(initialize()).encode()))
-    assert json.loads((await call.read()).message)["result"]["serverInfo"]["name"] == "nexus"
-    call.cancel()
-
-
-async def test_too_many_requests_under_way_over_grpc(gateway):
-    call = gateway.stub.ConnectMcp()
-    await call.write(pb.ConnectMcpRequest(vm="hello", message=json.dumps(initialize()).encode()))
-    await call.read()
-    sleep = {"name": "run_command", "arguments": {"command": "sleep", "args": ["1000"]}}
-    for number in range(33):
-        message = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": sleep}
-        await call.write(pb.ConnectMcpRequest(message=json.dumps(message).encode()))
-    answer = json.loads((await call.read()).message)
-    assert answer["id"] == 32
-    assert "under way" in answer["error"]["message"]
-    call.cancel()
-
-
-async def test_an_end_of_messages_ends_the_session(gateway):
-    call = gateway.stub.ConnectMcp()
-    await call.write(pb.ConnectMcpRequest(vm="hello"))
-    await call.done_writing()
-    assert [answer async for answer in call] == []
