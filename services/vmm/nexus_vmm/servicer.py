@@ -270,8 +270,7 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
             images=await asyncio.to_thread(self._assets.images),
             kernels=await asyncio.to_thread(self._assets.kernels),
             subsystems=[
-                vmm_pb2.Subsystem(name=one.name, ok=one.ok, detail=one.detail)
-                for one in seen
+                vmm_pb2.Subsystem(name=one.name, ok=one.ok, detail=one.detail) for one in seen
             ],
         )
 

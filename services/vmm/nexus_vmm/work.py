@@ -21,16 +21,19 @@ _log = logging.getLogger(__name__)
 
 
 ROOM_SECONDS = 5.0
-"""After which a change that the host's disk did not take is tried again."""
+"""After which is tried again what there was no room for: on the disk, or in a budget."""
 
 
 async def patiently(what: str, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Do `act`, again and again while there is no room for it; `what` is logged then."""
+    """Do `act`, again and again while there is no room for it; `what` is logged, and why, once."""
+    told = ""
     while True:
         try:
             return await act()
         except ResourceExhausted as error:
-            _log.error("%s: %s", what, error)
+            if error.message != told:
+                _log.error("%s: %s", what, error)
+            told = error.message
         await asyncio.sleep(ROOM_SECONDS)
 
 

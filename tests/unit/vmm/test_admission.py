@@ -202,6 +202,25 @@ async def test_a_restart_by_policy_waits_for_room_and_says_so(host, monkeypatch)
     await host.live(life)
 
 
+async def test_what_waits_for_room_does_so_over_a_restart_of_vmm(host, monkeypatch):
+    monkeypatch.setattr(work, "ROOM_SECONDS", 0.01)
+
+    async def first(vmm):
+        await vmm.create(restart=NOW)
+        vm = await vmm.start()
+        host.room.memory = 100
+        host.world.end(vm.id)
+        return await until_it_waits(vmm)
+
+    async def second(vmm):
+        assert await vmm.store.find("hello") == vm
+        host.room.memory = 200
+        await vmm.until(vm.id, State.RUNNING)
+
+    vm = await host.live(first)
+    assert await host.live(second) is not Crash
+
+
 async def test_what_waits_for_room_can_be_stopped_and_deleted(host, monkeypatch):
     monkeypatch.setattr(work, "ROOM_SECONDS", 0.01)
 
