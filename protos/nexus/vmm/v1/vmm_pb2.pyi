@@ -437,7 +437,7 @@ class NetworkInterface(_message.Message):
     SEARCH_FIELD_NUMBER: _builtins.int
     MTU_FIELD_NUMBER: _builtins.int
     tap: _builtins.str
-    """TAP device on the host, owned by the user that VMs run as."""
+    """TAP device on the host, owned by the VM's own user (Vm.uid)."""
     mac: _builtins.str
     """MAC address, "02:fc:00:00:00:01"."""
     ipv4: _builtins.str

@@ -149,7 +149,7 @@ class VmServiceStub:
     that one: no present, but what has changed since, then `synced`. That holds over restarts of the
     service, as long as at most 10,000 VMs were changed or deleted since; beyond, and after another
     database was put in place, the first event has `missed`, and the present follows as without.
-    A watcher that keeps up is told each change. One that is more than 1,024 changes behind, or was
+    A watcher that keeps up is told each change. One that is more than 512 changes behind, or was
     away during a restart, is told of each VM what it is now: the last of several changes of one VM
     stands for all. However slow it is, it is not ended, and holds nobody up; what is said of `missed`
     holds for it too. A stop of the service ends it with UNAVAILABLE (STOPPING).
@@ -308,7 +308,7 @@ class VmServiceAsyncStub(VmServiceStub):
     that one: no present, but what has changed since, then `synced`. That holds over restarts of the
     service, as long as at most 10,000 VMs were changed or deleted since; beyond, and after another
     database was put in place, the first event has `missed`, and the present follows as without.
-    A watcher that keeps up is told each change. One that is more than 1,024 changes behind, or was
+    A watcher that keeps up is told each change. One that is more than 512 changes behind, or was
     away during a restart, is told of each VM what it is now: the last of several changes of one VM
     stands for all. However slow it is, it is not ended, and holds nobody up; what is said of `missed`
     holds for it too. A stop of the service ends it with UNAVAILABLE (STOPPING).
@@ -530,7 +530,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         that one: no present, but what has changed since, then `synced`. That holds over restarts of the
         service, as long as at most 10,000 VMs were changed or deleted since; beyond, and after another
         database was put in place, the first event has `missed`, and the present follows as without.
-        A watcher that keeps up is told each change. One that is more than 1,024 changes behind, or was
+        A watcher that keeps up is told each change. One that is more than 512 changes behind, or was
         away during a restart, is told of each VM what it is now: the last of several changes of one VM
         stands for all. However slow it is, it is not ended, and holds nobody up; what is said of `missed`
         holds for it too. A stop of the service ends it with UNAVAILABLE (STOPPING).
