@@ -129,6 +129,8 @@ class _Repairs:
             _log.error("VM %s is left as it is: %s", vm.id, vm.damage)
         elif vm.goal is Goal.DELETE:
             _log.info("VM %s: finishing its deletion", vm.id)
+            if vm.state in LIVE and not vm.damage:
+                vm = await self.supervisor.steps.put_down(vm, 0, f"as its time ended, {_AWAY}")
             await self.supervisor.steps.remove(vm, None)
         elif vm.state in LIVE:
             await self._repair_live(vm)
