@@ -74,12 +74,16 @@ crash: up ## Kill services, VMs and the power of the dev host at POINTS points o
 	  $(BIN)/pytest --quiet -rP tests/system/crash
 
 .PHONY: bench
-bench: bench-net up ## Measure Nexus against the raw thing, here and in the dev host
+bench: bench-net bench-vmm up ## Measure Nexus against the raw thing, here and in the dev host
 	$(BIN)/python tests/bench/run.py
 
 .PHONY: bench-net
 bench-net: venv ## Measure netd against CNI, at 10 and at 4,000 ports, on this machine
 	$(BIN)/python tests/bench/netd.py
+
+.PHONY: bench-vmm
+bench-vmm: venv ## Measure vmm with 1,000 VMs, 200 live ones and 100 watchers, on this machine
+	$(BIN)/python tests/bench/vmm.py
 
 ##@ To change it
 .PHONY: fmt

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 from nexus.vmm.v1 import vmm_pb2
 from nexus_vmm.changes import Gone
 from nexus_vmm.convert import to_proto
-from nexus_vmm.watch import RECENT, Missed, Synced
+from nexus_vmm.watch import Missed, Synced
 
 if TYPE_CHECKING:
     from nexus_vmm.places import Places
     from nexus_vmm.vm import Vm
     from nexus_vmm.watch import Told
+
+_KEPT = 64
+"""Changes that are kept as converted: those who keep up ask for them at about the same time."""
 
 
 class Events:
@@ -41,6 +44,6 @@ class Events:
             event = vmm_pb2.WatchVmsResponse(vm=to_proto(vm, self._places), revision=revision)
             if revision:  # the present is told to one
                 self._kept[revision] = event
-            if len(self._kept) > RECENT:
+            if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return event

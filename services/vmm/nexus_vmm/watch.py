@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nexus_vmm.changes import Log
     from nexus_vmm.vm import Vm
 
-RECENT = 1024
+RECENT = 512
 """The last changes, of which a watcher is told each."""
 
 
