@@ -1,11 +1,9 @@
 """What it takes to become Firecracker for one VM, in order."""
 
-import grp
 import os
-import pwd
 
 from nexus_launch import Refused, cgroup, console, handover
-from nexus_launch.identity import is_vm_id, vm_uid
+from nexus_launch.identity import is_vm_id, number_of, vm_uid
 
 VMS = "/var/lib/nexus/vms"
 RUN = "/run/nexus/vms"
@@ -16,6 +14,9 @@ VM's. Where the jailer wants it: below the program's name and the id."""
 PROGRAM = "/usr/lib/nexus/bin/firecracker"
 _JAILER = "/usr/lib/nexus/bin/jailer"
 
+_USERS = "/etc/passwd"
+_GROUPS = "/etc/group"
+
 _EX_USAGE = 64
 _EX_NOPERM = 77
 """sysexits.h; vmm tells by the second that its journal says more (nexus_vmm.microvm)."""
@@ -25,11 +26,12 @@ _FILES = 1024
 
 
 def launch(vm_id: str) -> None:
-    """Become the jailer, which becomes Firecracker. Raises Refused, OSError, KeyError."""
+    """Become the jailer, which becomes Firecracker. Raises Refused, OSError, ValueError."""
     uid = vm_uid(vm_id)
-    vmm = pwd.getpwnam("nexus-vmm").pw_uid
-    vms_gid = grp.getgrnam("nexus-vm").gr_gid
-    writer = pwd.getpwnam("nexus-console")
+    vmm = number_of("nexus-vmm", _USERS)
+    vm_gid = number_of("nexus-vm", _GROUPS)
+    vsock_gid = number_of("nexus-vsock", _GROUPS)
+    writer = number_of("nexus-console", _USERS), number_of("nexus-console", _GROUPS)
     root = f"{JAIL}/{os.path.basename(PROGRAM)}/{vm_id}/root"
 
     home = handover.open_home(f"{VMS}/{vm_id}", vmm)
@@ -37,13 +39,13 @@ def launch(vm_id: str) -> None:
     with open("/proc/self/cgroup", encoding="ascii") as file:
         unit = cgroup.unit_directory(vm_id, file.read())
     cgroup.enter(unit, cgroup.limits(vcpus, memory_mib))
-    size = handover.hand_over_disk(f"{root}/disk", uid, vms_gid, vmm)
-    handover.hand_over_directory(f"{root}/api", uid, vms_gid)
-    handover.hand_over_directory(f"{root}/vsock", uid, grp.getgrnam("nexus-vsock").gr_gid)
-    log = console.open_directory(home, vmm, writer.pw_gid)
-    os.dup2(console.start_writer(unit, log, writer.pw_uid, writer.pw_gid), 1)
+    size = handover.hand_over_disk(f"{root}/disk", uid, vm_gid, vmm)
+    handover.hand_over_directory(f"{root}/api", uid, vm_gid)
+    handover.hand_over_directory(f"{root}/vsock", uid, vsock_gid)
+    log = console.open_directory(home, vmm, writer[1])
+    os.dup2(console.start_writer(unit, log, *writer), 1)
     if serial:
-        os.dup2(handover.make_serial(f"{RUN}/{vm_id}/serial", vms_gid), 0)
+        os.dup2(handover.make_serial(f"{RUN}/{vm_id}/serial", vm_gid), 0)
     # Who may connect is up to the directories of the sockets.
     os.umask(0)
     os.execv(_JAILER, arguments(vm_id, uid, size))  # noqa: S606  # no shell wanted
@@ -67,6 +69,6 @@ def main(argv: list[str]) -> int:
         return _EX_USAGE
     try:
         launch(vm_id)
-    except (Refused, OSError, KeyError) as error:
+    except (Refused, OSError, ValueError) as error:
         os.write(2, f"nexus-vm-launch: VM {vm_id} is not started: {error}\n".encode())
     return _EX_NOPERM
