@@ -142,26 +142,40 @@ class Keeper:
 
     async def _boot_again(self, vm: Vm, why: str) -> None:
         """Boot a VM whose guest was not ready, unless something else happened to it meanwhile."""
-        async with self._work.lock(vm.id):
-            try:
-                now = await self._store.find(vm.id)
-            except NotFound:
-                return
-            if now.boot == vm.boot and await self._is_worth_another(now):
-                await self._carry_on(now, why)
 
-    async def _carry_on(self, vm: Vm, why: str) -> None:
+        async def boot() -> None:
+            async with self._work.lock(vm.id):
+                try:
+                    now = await self._store.find(vm.id)
+                except NotFound:
+                    return
+                if now.boot != vm.boot or now.state not in LIVE:
+                    return
+                if now.goal is Goal.AGAIN:
+                    # Neither the second boot nor its end could be recorded.
+                    await self.ended(now, Exit("start", f"{why}; booting it once more failed"))
+                elif await self._is_worth_another(now):
+                    await self._carry_on(now, why)
+
+        await patiently(f"VM {vm.id}: it cannot be booted once more yet", boot)
+
+    async def _carry_on(self, vm: Vm, why: str) -> bool:
+        """Boot a VM once more. Returns False, and does nothing, if its guest was ready by then."""
+        begun = await self._store.boots_again(vm.id)
+        if begun is None:
+            return False
         _log.warning("VM %s: %s; booting it once more", vm.id, why)
         metrics.exits.add(1, {"cause": "boot again"})
         try:
-            vm = await self._store.boots_again(vm)
-            boot = await self._steps.boot(vm, START_SECONDS)
+            boot = await self._steps.boot(begun, START_SECONDS)
+            reason = f"booted once more: {why}"
+            vm = await self._store.started(None, vm.id, boot, reason, Event.BOOT_AGAIN)
         except Exception as error:  # noqa: BLE001  # whatever it is, the VM is down and that is told
             why = f"{why}; booting it once more failed: {_told(error)}"
-            await self.ended(vm, Exit("start", why))
-            return
-        reason = f"booted once more: {why}"
-        self.watch(await self._store.started(None, vm.id, boot, reason, Event.BOOT_AGAIN))
+            await self.ended(begun, Exit("start", why))
+        else:
+            self.watch(vm)
+        return True
 
     async def _await_end(self, vm: Vm) -> None:
         end = await self._driver.wait(vm.id)
@@ -179,8 +193,8 @@ class Keeper:
                 return
             if now.boot != vm.boot or now.state not in LIVE:
                 return
-            if end.cause == "shutdown" and await self._is_worth_another(now):
-                await self._carry_on(now, end.reason)
+            again = end.cause == "shutdown" and await self._is_worth_another(now)
+            if again and await self._carry_on(now, end.reason):
                 return
             metrics.exits.add(1, {"cause": end.cause})
             await self.ended(now, end)

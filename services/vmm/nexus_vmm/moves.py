@@ -105,6 +105,9 @@ def host_booted(db: sqlite3.Connection, boot: str, at: Moment) -> list[Vm] | Non
             continue
         life = lifetime.after_host_boot(vm.lifetime, at)
         due = rows.set_restarts(db, vm, restarts.after_host_boot(vm, at.wall))
+        if vm.restarts.drained and due.restarts.due and vm.state in LIVE:
+            # The host went down before it was stopped: no stop is under way any more.
+            due = rows.set_goal(db, due, Goal.RUN)
         changed.append(rows.set_lifetime(db, due, life))
     return changed
 

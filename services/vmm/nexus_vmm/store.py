@@ -18,7 +18,7 @@ from nexus_vmm import amend, changes, moves, rows, versions
 from nexus_vmm.changes import Gone
 from nexus_vmm.clock import moment
 from nexus_vmm.damage import refuse_damaged
-from nexus_vmm.states import Event, after
+from nexus_vmm.states import BOOTING, Event, after
 from nexus_vmm.vm import Goal, Vm
 
 if TYPE_CHECKING:
@@ -204,9 +204,14 @@ class Store:
         """Record that the pending start that was under way is pending as before."""
         return await self._tell(lambda db: rows.set_goal(db, vm, Goal.STOP))
 
-    async def boots_again(self, vm: Vm) -> Vm:
-        """Record that the VM is being booted once more."""
-        return await self._tell(lambda db: rows.set_goal(db, vm, Goal.AGAIN))
+    async def boots_again(self, vm_id: str) -> Vm | None:
+        """Record that the VM is being booted once more; None where it is not booting any more."""
+
+        def work(db: sqlite3.Connection) -> Vm | None:
+            vm = rows.known(db, vm_id)
+            return rows.set_goal(db, vm, Goal.AGAIN) if vm.state in BOOTING else None
+
+        return await self._tell(work)
 
     async def host_booted(self, boot: str) -> bool:
         """Record the boot of the host that this is, and what follows for all VMs from another one.
@@ -290,9 +295,10 @@ class Store:
             vm = rows.known(db, ref)
             refuse_damaged(vm)
             following = after(vm.state, event, vm.name)
-            if vm.boot != boot:
+            if vm.boot != boot or vm.goal is Goal.AGAIN:
+                now = "the one after" if vm.boot == boot else vm.boot
                 raise FailedPrecondition(
-                    "STALE_BOOT", f"VM {vm.name!r} is at boot {vm.boot}, not {boot}", boot=vm.boot
+                    "STALE_BOOT", f"VM {vm.name!r} is at boot {now}, not {boot}", boot=vm.boot
                 )
             if following is vm.state:
                 return vm, False

@@ -4,6 +4,7 @@ import pytest
 from vmm_guest import REPORTS
 from vmm_life import check
 
+from nexus_rpc.errors import FailedPrecondition
 from nexus_vmm import keeper
 from nexus_vmm.states import Event, State
 from nexus_vmm.vm import Exit
@@ -117,5 +118,32 @@ async def test_where_the_second_boot_fails_too_the_vm_has_crashed(host):
         assert "no kernel" in crashed.reason
         async with vmm.work.lock(vm.id):  # what is left is cleared up under it
             check(vmm.hub.present(), host.world)
+
+    await host.live(life)
+
+
+async def test_what_a_guest_said_says_nothing_once_it_is_booted_again(host):
+    async def life(vmm):
+        await vmm.create()
+        first = await vmm.start()
+        for event in REPORTS[State.PROVISIONING]:
+            await vmm.supervisor.report("hello", first.boot, event, "")
+        async with vmm.work.lock(first.id):
+            await vmm.store.boots_again(first.id)
+            with pytest.raises(FailedPrecondition) as caught:
+                await vmm.supervisor.report("hello", first.boot, Event.READY, "")
+        assert caught.value.reason == "STALE_BOOT"
+
+    await host.live(life)
+
+
+async def test_a_guest_that_is_ready_after_all_is_not_booted_again(host):
+    async def life(vmm):
+        await vmm.create()
+        vm = await vmm.start()
+        for event in REPORTS[State.READY]:
+            await vmm.supervisor.report("hello", vm.boot, event, "")
+        assert await vmm.store.boots_again(vm.id) is None
+        assert await vmm.store.find(vm.id) == vmm.hub.present()[0]
 
     await host.live(life)

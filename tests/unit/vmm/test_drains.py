@@ -245,3 +245,24 @@ async def test_a_guest_that_shuts_down_meanwhile_is_stopped_too(vmm, world):
     await vmm.drain()
     await settle(vmm)
     assert (await vmm.store.find(vm.id)).state in {State.STOPPED, State.CRASHED}
+
+
+async def test_a_host_that_goes_down_before_all_are_stopped_starts_them_again(host):
+    async def setup(vmm):
+        vm = await vmm.create(restart=ON_BOOT)
+        await vmm.start()
+        await vmm.store.drain(vm.id)
+
+    await host.live(setup)
+    for vm_id in list(host.world.processes):
+        host.world.end(vm_id)
+    host.world.ends.clear()
+    host.world.runs.clear()
+    host.boot = "host-boot-2"
+
+    async def after_boot(vmm):
+        await vmm.once(lambda: len(host.world.processes) == 1)
+        await settle(vmm)
+        check(vmm.hub.present(), host.world)
+
+    assert await host.live(after_boot) is None
