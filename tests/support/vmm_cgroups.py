@@ -2,7 +2,7 @@
 
 from nexus_vmm.usage import Meter
 
-CPU = "usage_usec 2500000\nuser_usec 2000000\nnr_periods 7\nthrottled_usec 250\n"
+CPU = "usage_usec 2500000\nuser_usec 2000000\nnr_periods 0\nthrottled_usec 0\n"
 IO = (
     "8:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n"
     "254:0 rbytes=8192 wbytes=4096 rios=1 wios=1 dbytes=0 dios=0\n"
@@ -14,6 +14,7 @@ FILES = {
     "memory.events": "low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\n",
     "io.stat": IO,
     "vm/memory.max": "201326592\n",
+    "vm/cpu.stat": "usage_usec 2400000\nnr_periods 7\nthrottled_usec 250\n",
 }
 USAGE = {
     ("cpu_seconds", ""): 2.5,

@@ -30,8 +30,11 @@ _MICRO = 1e6
 _MOST = 64 * 1024
 # Of a TAP's view: what the guest sends is received by the host.
 _NETWORK = {"egress": "rx_bytes", "ingress": "tx_bytes"}
-_CPU = {"cpu_seconds": "usage_usec", "cpu_throttled_seconds": "throttled_usec"}
-# The launcher limits the machine's own cgroup, below the unit's.
+# The launcher limits the machine's own cgroup, below the unit's; what a limit took is counted there.
+_CPU = {
+    "cpu_seconds": ("cpu.stat", "usage_usec"),
+    "cpu_throttled_seconds": ("vm/cpu.stat", "throttled_usec"),
+}
 _MEMORY = {"memory_bytes": "memory.current", "memory_limit_bytes": "vm/memory.max"}
 _IO = {"read": "rbytes", "write": "wbytes"}
 
@@ -54,8 +57,8 @@ class Meter:
 
 
 def _cpu(unit: str) -> Usage:
-    found = _pairs(f"{unit}/cpu.stat")
-    return {(name, ""): found[key] / _MICRO for name, key in _CPU.items() if key in found}
+    found = {name: _pairs(f"{unit}/{file}").get(key) for name, (file, key) in _CPU.items()}
+    return {(name, ""): number / _MICRO for name, number in found.items() if number is not None}
 
 
 def _memory(unit: str) -> Usage:
