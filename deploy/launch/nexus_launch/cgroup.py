@@ -52,7 +52,7 @@ def enter(unit: str, vm_limits: dict[str, str]) -> None:
     """Make both leaves with their limits, and move this process into `vm`."""
     for leaf in ("vm", "log"):
         os.mkdir(f"{unit}/{leaf}")
-        os.chmod(f"{unit}/{leaf}", 0o755)  # vmm reads there what the VM uses
+        os.chmod(f"{unit}/{leaf}", 0o711)  # noqa: S103  # vmm reads there what the VM uses
     join(unit, "vm")
     with open(f"{unit}/cgroup.controllers", encoding="ascii") as file:
         offered = set(file.read().split())

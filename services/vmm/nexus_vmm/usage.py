@@ -30,7 +30,7 @@ _MICRO = 1e6
 _MOST = 64 * 1024
 # Of a TAP's view: what the guest sends is received by the host.
 _NETWORK = {"egress": "rx_bytes", "ingress": "tx_bytes"}
-# The launcher limits the machine's own cgroup, below the unit's; what a limit took is counted there.
+# The launcher limits the machine's own cgroup, below the unit's: what a limit took is told there.
 _CPU = {
     "cpu_seconds": ("cpu.stat", "usage_usec"),
     "cpu_throttled_seconds": ("vm/cpu.stat", "throttled_usec"),
