@@ -55,7 +55,7 @@ class Database:
         """Run `work` in one transaction: all of it is durable on return, or none of it happened.
 
         Once begun it is finished even if the caller is cancelled, so the caller's view and the
-        file never part half-way. Raises ResourceExhausted (DISK_FULL).
+        file never part half-way. Raises ResourceExhausted (DISK_FULL, DISK_UNWRITABLE).
         """
         return await self._run(work, "BEGIN IMMEDIATE")
 
@@ -80,20 +80,28 @@ def _transact(
         # A full disk ends the transaction by itself; a COMMIT that fails need not end it.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        if isinstance(error, sqlite3.Error) and _is_full(error):
-            raise _disk_full(connection) from error
+        refusal = _of_the_disk(connection, error)
+        if refusal:
+            raise refusal from error
         raise
     return result
 
 
-def _is_full(error: sqlite3.Error) -> bool:
-    # Python's own errors of the module have no code.
-    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-
-
-def _disk_full(connection: sqlite3.Connection) -> ResourceExhausted:
-    path = connection.execute("PRAGMA database_list").fetchone()["file"]
-    return ResourceExhausted("DISK_FULL", f"no room on the host to write {path}; make room there")
+def _of_the_disk(connection: sqlite3.Connection, error: BaseException) -> ResourceExhausted | None:
+    """Return what to say of an error that is the disk's."""
+    # Python's own errors of the module have no code; the low byte is the kind of error.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR):
+        return None
+    path = next(row["file"] for row in connection.execute("PRAGMA database_list"))
+    if code == sqlite3.SQLITE_FULL:
+        why = f"no room on the host to write {path}; make room there"
+        return ResourceExhausted("DISK_FULL", why)
+    return ResourceExhausted(
+        "DISK_UNWRITABLE",
+        f"{path} cannot be written ({error}): its disk is read-only or broken; mend that, and all "
+        "goes on",
+    )
 
 
 def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:

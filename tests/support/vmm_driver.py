@@ -97,7 +97,7 @@ class FakeDriver:
         await asyncio.sleep(0)
         process = self._answering(vm_id)
         if self.world.asks:
-            raise FailedPrecondition("ASK_REFUSED", self.world.asks)
+            raise Unavailable("FIRECRACKER_SILENT", self.world.asks)
         if process.obeys and not process.paused:
             self.world.end(vm_id, SHUTDOWN)
         self.point("asked")

@@ -54,6 +54,7 @@ class FakeSystemd:
     def __init__(self, model):
         self.model = model
         self.denies = False
+        self.state = "running"
         self.calls = []
         self._jobs = 0
         self._tasks = set()
@@ -122,6 +123,8 @@ class FakeSystemd:
         }
 
     def _property(self, message):
+        if message.path == ROOT:
+            return Variant("s", self.state)
         if message.body[1] == "Version":
             return Variant("s", VERSION)
         return self._values(self.model.describe(_vm_id(message.path)))[message.body[1]]

@@ -29,7 +29,7 @@ class Driver(Protocol):
     async def ask(self, vm_id: str) -> None:
         """Press Ctrl-Alt-Del, on which a guest shuts down, and do not wait for that.
 
-        Raises FailedPrecondition (ASK_REFUSED), Unavailable (FIRECRACKER_SILENT).
+        Raises Unavailable (FIRECRACKER_SILENT), also where Firecracker refuses.
         """
 
     async def signal(self, vm_id: str, number: Signals) -> None:

@@ -42,6 +42,7 @@ class Expiry:
         self._driver = driver
         self._steps = steps
         self._work = work
+        self._began = moment()
         self._timers = Timers(self._wake)
         self._used: dict[str, Lifetime] = {}
         # Why VMs are being brought to their end.
@@ -83,6 +84,7 @@ class Expiry:
     def _known(self, vm: Vm, at: Moment) -> Vm:
         """Return `vm` with the last use that is known, by the clock as it is."""
         life = lifetime.shift(vm.lifetime, at)
+        life = lifetime.after_return(life, vm.spec.ttl, self._began, at)
         kept = self._used.get(vm.id)
         if kept and kept.used > life.used:
             life = replace(life, used=kept.used, traffic=kept.traffic)

@@ -109,7 +109,7 @@ async def _climb(driver: Driver, vm: Vm, rung: Rung) -> bool:
                 await driver.signal(vm.id, SIGTERM)
             case Rung.KILL:
                 await driver.signal(vm.id, SIGKILL)
-    except (FailedPrecondition, Unavailable) as error:
+    except (FailedPrecondition, Unavailable) as error:  # of `resume` and `ask`
         if rung is not Rung.KEYS:
             raise
         _log.warning("VM %s cannot be asked to shut down: %s", vm.id, error)

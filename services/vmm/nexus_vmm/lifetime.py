@@ -27,6 +27,10 @@ SECOND = _SECOND
 LEAD = 60 * _SECOND
 """How long before the end it is told, or a tenth of the time if that is less."""
 
+RETURN = 10 * _SECOND
+"""For which no VM ends as idle after a start of vmm: the gateway, which says what is in use, has to
+find it first. No idle time is shorter."""
+
 _QUARTER = 4
 """Into how many parts an idle time is cut: how well the last use is known."""
 _SLACK = _SECOND
@@ -83,6 +87,20 @@ def shift(life: Lifetime, at: Moment) -> Lifetime:
     if not life.began or abs(jump) < _SLACK:
         return life
     return replace(life, began=life.began + jump, used=life.used + jump, offset=at.offset)
+
+
+def after_return(life: Lifetime, ttl: TimeToLive, began: Moment, at: Moment) -> Lifetime:
+    """Return `life` with the uses that a vmm which began at `began` cannot know of.
+
+    The vmm before it may have known of one a quarter later than what it stored. And who uses the VM
+    gets a moment to say so before its idle time ends.
+    """
+    if not ttl.idle_seconds:
+        return life
+    back = began.wall + at.offset - began.offset
+    unstored = min(life.used + _part(ttl), back)
+    unheard = back + RETURN - ttl.idle_seconds * SECOND
+    return replace(life, used=max(life.used, unstored, unheard))
 
 
 def after_host_boot(life: Lifetime, at: Moment) -> Lifetime:

@@ -70,7 +70,7 @@ class FirecrackerDriver:
             async with self._api(vm_id) as api:
                 await api.act("SendCtrlAltDel")
         except Fault as fault:
-            raise FailedPrecondition("ASK_REFUSED", f"Firecracker refused: {fault}") from fault
+            raise Unavailable("FIRECRACKER_SILENT", f"Firecracker refused: {fault}") from fault
 
     async def signal(self, vm_id: str, number: signal.Signals) -> None:
         """Send a signal to the machine's process, if there is one."""

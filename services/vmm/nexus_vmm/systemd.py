@@ -131,6 +131,11 @@ class SystemdUnits:
         (value,) = await self._bus.call(ROOT, _PROPERTIES, "Get", "ss", MANAGER, "Version")
         return str(value.value)
 
+    async def host_stops(self) -> bool:
+        """Return whether the host is shutting down or rebooting (SystemState of the manager)."""
+        (state,) = await self._bus.call(ROOT, _PROPERTIES, "Get", "ss", MANAGER, "SystemState")
+        return bool(state.value == "stopping")
+
     async def _active(self, vm_id: str) -> str:
         return str(await self._property(vm_id, "Unit", "ActiveState"))
 

@@ -210,3 +210,10 @@ async def test_signals_of_others_are_not_believed(short_path, monkeypatch):
         waiting.cancel()
         forger.disconnect()
         await forger.wait_for_disconnect()
+
+
+async def test_whether_the_host_goes_down(short_path, monkeypatch):
+    async with world(short_path, monkeypatch) as (units, systemd):
+        assert not await units.host_stops()
+        systemd.state = "stopping"
+        assert await units.host_stops()

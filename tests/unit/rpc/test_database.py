@@ -127,6 +127,18 @@ async def test_a_full_disk_has_a_name_and_once_there_is_room_all_goes_on(databas
     assert await database.read(_values) == [1]
 
 
+async def test_a_disk_that_takes_no_write_has_a_name_and_reads_go_on(database):
+    await database.write(_insert(1))
+    await database.read(lambda c: c.execute("PRAGMA query_only = ON").fetchone())
+    with pytest.raises(ResourceExhausted, match=r"x\.db cannot be written") as caught:
+        await database.write(_insert(2))
+    assert caught.value.reason == "DISK_UNWRITABLE"
+    assert await database.read(_values) == [1]
+
+    await database.read(lambda c: c.execute("PRAGMA query_only = OFF").fetchone())
+    await database.write(_insert(2))
+
+
 async def test_a_commit_that_fails_leaves_no_transaction_open(database):
     def dangling(connection):
         connection.execute("PRAGMA defer_foreign_keys = ON")

@@ -8,12 +8,12 @@ from vmm_driver import SHUTDOWN
 from vmm_life import Chaos, Crash, Host, check, living, unavailable
 
 from nexus_rpc.errors import NotFound, ResourceExhausted
-from nexus_vmm import expiry, lifetime, work
+from nexus_vmm import clock, expiry, lifetime, work
+from nexus_vmm.clock import Moment
 from nexus_vmm.states import State
 from nexus_vmm.vm import Condition, Delay, ExpireAction, RestartPolicy, TimeToLive
 
 SHORT = TimeToLive(max_seconds=20)
-IDLE = TimeToLive(idle_seconds=40)
 NETWORK = vmm_guest.NETWORK
 
 
@@ -22,6 +22,7 @@ def quick(monkeypatch):
     """Let a second of a time to live take a millisecond."""
     monkeypatch.setattr(lifetime, "SECOND", 1000)
     monkeypatch.setattr(lifetime, "_LOOK_LEAST", 1000)
+    monkeypatch.setattr(lifetime, "RETURN", 200_000)
     monkeypatch.setattr(expiry, "_RETRY_SECONDS", 0.01)
 
 
@@ -134,26 +135,26 @@ async def test_uses_prolong_an_idle_time_and_cost_no_writes(vmm, world):
 
 @living
 async def test_a_use_a_quarter_later_is_stored(vmm, world):
-    vm = await running(vmm, IDLE)
-    for _ in range(20):
-        await asyncio.sleep(0.005)
-        await vmm.touch()
-    now = await vmm.store.find(vm.id)
-    assert now.state is State.RUNNING
-    assert now.lifetime.used > vm.lifetime.used
-    await vmm.until(vm.id, State.STOPPED)
-    await settled(vmm, vm)
+    vm = await running(vmm, TimeToLive(idle_seconds=40_000))
+    began = clock.moment()
+    with pytest.MonkeyPatch.context() as patched:
+        for seconds in (9, 11):
+            wall = began.wall + seconds * 1_000_000
+            patched.setattr(expiry, "moment", lambda wall=wall: Moment(wall, began.offset))
+            await vmm.touch()
+            now = await vmm.store.find(vm.id)
+            assert (now.lifetime.used == wall) == (seconds > 10)
 
 
 @living
 async def test_packets_are_uses(vmm, world):
-    vm = await running(vmm, IDLE, network=NETWORK)
-    for count in range(15):
+    vm = await running(vmm, TimeToLive(idle_seconds=400), network=NETWORK)
+    for count in range(10):
         world.traffic["tap0"] = count
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.06)
     assert vmm.hub.get(vm.id).state is State.RUNNING
     stopped = await vmm.until(vm.id, State.STOPPED)
-    assert stopped.reason.startswith("stopped as it was not used for 40 s")
+    assert stopped.reason.startswith("stopped as it was not used for 400 s")
     await settled(vmm, vm)
 
 
@@ -272,6 +273,22 @@ async def test_a_kill_at_any_point_is_carried_on_from(action):
             outcome = await host.live(expire, Chaos(at))
             assert await host.live(finish) is not Crash
     assert at > 10
+
+
+async def test_an_idle_end_waits_for_whoever_may_say_that_it_is_in_use(host):
+    vm = await host.live(lambda vmm: running(vmm, TimeToLive(idle_seconds=300)))
+    await asyncio.sleep(0.4)
+
+    async def second(vmm):
+        await asyncio.sleep(0.01)
+        assert vmm.hub.get(vm.id).state is State.RUNNING
+        await vmm.touch()
+        await asyncio.sleep(0.2)
+        assert vmm.hub.get(vm.id).state is State.RUNNING
+        await vmm.until(vm.id, State.STOPPED)
+        await settled(vmm, vm)
+
+    await host.live(second)
 
 
 async def test_what_was_due_while_vmm_was_away_happens_when_it_is_back(host):

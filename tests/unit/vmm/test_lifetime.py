@@ -126,6 +126,24 @@ def test_a_clock_that_is_set_ends_nothing_and_makes_nothing_live_longer(jump, go
     assert lifetime.plan(moved, at(gone, jump)) == lifetime.plan(vm, at(gone))
 
 
+@pytest.mark.parametrize(
+    ("used", "back", "known"),
+    [
+        (0, 100, 100),  # within the quarter that a use is not stored for
+        (0, 200, 150),
+        (0, 5000, 4410),  # the gateway gets 10 seconds
+        (300, 100, 300),  # used since
+    ],
+)
+@pytest.mark.parametrize("jump", [0, -(10**6), 10**6])
+def test_uses_that_a_vmm_cannot_know_of_are_allowed_for(used, back, known, jump):
+    ttl = TimeToLive(idle_seconds=600)
+    life = lifetime.shift(living(used=used, idle_seconds=600).lifetime, at(used, jump))
+    told = lifetime.after_return(life, ttl, at(back), at(used, jump))
+    assert told.used == START + (known + jump) * SECOND
+    assert lifetime.after_return(life, TimeToLive(60), at(back), at(used, jump)) == life
+
+
 def test_a_clock_that_is_only_adjusted_is_not_told_from_one_that_is_not():
     life = Lifetime(START, START, offset=BOOT)
     assert lifetime.shift(life, Moment(START + SECOND // 2, BOOT + SECOND // 2)) is life

@@ -13,7 +13,8 @@ Conventions of every Nexus API:
   - Errors carry google.rpc.ErrorInfo with domain "nexus" and a stable `reason`. Of every call:
     INVALID_ARGUMENT (INVALID_FIELD), a field is out of range, `field` in the metadata names it;
     INTERNAL (DEFECT), a defect of Nexus, of which the service's log has the details. Of every
-    call that changes something: RESOURCE_EXHAUSTED (DISK_FULL), the host's disk is full.
+    call that changes something: RESOURCE_EXHAUSTED (DISK_FULL), the host's disk is full;
+    RESOURCE_EXHAUSTED (DISK_UNWRITABLE), it is read-only or broken.
   - The deadline of a call is the budget of everything done for it.
 """
 

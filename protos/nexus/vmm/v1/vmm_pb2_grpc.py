@@ -31,7 +31,9 @@ class VmServiceStub(object):
     VMs run in systemd units of their own: a restart, upgrade or crash of this service leaves them
     running, and it adopts them when it is back.
 
-    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of CreateVm, StartVm, StopVm,
+    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of those that change one, but
+    DeleteVm: FAILED_PRECONDITION (VM_DAMAGED), what is stored of it cannot be read; it is shown as FAILED,
+    and `state_reason` names the way out (see recovery.md). Of CreateVm, StartVm, StopVm,
     DeleteVm and ReportGuest: UNAVAILABLE (STOPPING), the service is stopping, repeat the call. Of
     StartVm, StopVm and DeleteVm: UNAVAILABLE (SYSTEMD_UNREACHABLE), systemd does not answer, repeat
     the call; FAILED_PRECONDITION (UNIT_FAILED), it refuses, and the message is systemd's own.
@@ -146,7 +148,9 @@ class VmServiceServicer(object):
     VMs run in systemd units of their own: a restart, upgrade or crash of this service leaves them
     running, and it adopts them when it is back.
 
-    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of CreateVm, StartVm, StopVm,
+    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of those that change one, but
+    DeleteVm: FAILED_PRECONDITION (VM_DAMAGED), what is stored of it cannot be read; it is shown as FAILED,
+    and `state_reason` names the way out (see recovery.md). Of CreateVm, StartVm, StopVm,
     DeleteVm and ReportGuest: UNAVAILABLE (STOPPING), the service is stopping, repeat the call. Of
     StartVm, StopVm and DeleteVm: UNAVAILABLE (SYSTEMD_UNREACHABLE), systemd does not answer, repeat
     the call; FAILED_PRECONDITION (UNIT_FAILED), it refuses, and the message is systemd's own.
@@ -487,7 +491,9 @@ class VmService(object):
     VMs run in systemd units of their own: a restart, upgrade or crash of this service leaves them
     running, and it adopts them when it is back.
 
-    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of CreateVm, StartVm, StopVm,
+    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of those that change one, but
+    DeleteVm: FAILED_PRECONDITION (VM_DAMAGED), what is stored of it cannot be read; it is shown as FAILED,
+    and `state_reason` names the way out (see recovery.md). Of CreateVm, StartVm, StopVm,
     DeleteVm and ReportGuest: UNAVAILABLE (STOPPING), the service is stopping, repeat the call. Of
     StartVm, StopVm and DeleteVm: UNAVAILABLE (SYSTEMD_UNREACHABLE), systemd does not answer, repeat
     the call; FAILED_PRECONDITION (UNIT_FAILED), it refuses, and the message is systemd's own.

@@ -13,7 +13,8 @@ Conventions of every Nexus API:
   - Errors carry google.rpc.ErrorInfo with domain "nexus" and a stable `reason`. Of every call:
     INVALID_ARGUMENT (INVALID_FIELD), a field is out of range, `field` in the metadata names it;
     INTERNAL (DEFECT), a defect of Nexus, of which the service's log has the details. Of every
-    call that changes something: RESOURCE_EXHAUSTED (DISK_FULL), the host's disk is full.
+    call that changes something: RESOURCE_EXHAUSTED (DISK_FULL), the host's disk is full;
+    RESOURCE_EXHAUSTED (DISK_UNWRITABLE), it is read-only or broken.
   - The deadline of a call is the budget of everything done for it.
 """
 
@@ -46,7 +47,9 @@ class VmServiceStub:
     VMs run in systemd units of their own: a restart, upgrade or crash of this service leaves them
     running, and it adopts them when it is back.
 
-    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of CreateVm, StartVm, StopVm,
+    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of those that change one, but
+    DeleteVm: FAILED_PRECONDITION (VM_DAMAGED), what is stored of it cannot be read; it is shown as FAILED,
+    and `state_reason` names the way out (see recovery.md). Of CreateVm, StartVm, StopVm,
     DeleteVm and ReportGuest: UNAVAILABLE (STOPPING), the service is stopping, repeat the call. Of
     StartVm, StopVm and DeleteVm: UNAVAILABLE (SYSTEMD_UNREACHABLE), systemd does not answer, repeat
     the call; FAILED_PRECONDITION (UNIT_FAILED), it refuses, and the message is systemd's own.
@@ -208,7 +211,9 @@ class VmServiceAsyncStub(VmServiceStub):
     VMs run in systemd units of their own: a restart, upgrade or crash of this service leaves them
     running, and it adopts them when it is back.
 
-    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of CreateVm, StartVm, StopVm,
+    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of those that change one, but
+    DeleteVm: FAILED_PRECONDITION (VM_DAMAGED), what is stored of it cannot be read; it is shown as FAILED,
+    and `state_reason` names the way out (see recovery.md). Of CreateVm, StartVm, StopVm,
     DeleteVm and ReportGuest: UNAVAILABLE (STOPPING), the service is stopping, repeat the call. Of
     StartVm, StopVm and DeleteVm: UNAVAILABLE (SYSTEMD_UNREACHABLE), systemd does not answer, repeat
     the call; FAILED_PRECONDITION (UNIT_FAILED), it refuses, and the message is systemd's own.
@@ -366,7 +371,9 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     VMs run in systemd units of their own: a restart, upgrade or crash of this service leaves them
     running, and it adopts them when it is back.
 
-    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of CreateVm, StartVm, StopVm,
+    Errors of every call that names a VM: NOT_FOUND (VM_NOT_FOUND). Of those that change one, but
+    DeleteVm: FAILED_PRECONDITION (VM_DAMAGED), what is stored of it cannot be read; it is shown as FAILED,
+    and `state_reason` names the way out (see recovery.md). Of CreateVm, StartVm, StopVm,
     DeleteVm and ReportGuest: UNAVAILABLE (STOPPING), the service is stopping, repeat the call. Of
     StartVm, StopVm and DeleteVm: UNAVAILABLE (SYSTEMD_UNREACHABLE), systemd does not answer, repeat
     the call; FAILED_PRECONDITION (UNIT_FAILED), it refuses, and the message is systemd's own.
