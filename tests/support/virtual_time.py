@@ -27,6 +27,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.about = self.ran = lambda work: None
         self.wall = 0
         """What the host's wall clock was set forward by, in seconds."""
+        self.booted = 0.0
+        """When the host booted, in this loop's time."""
 
     def time(self):
         return self._now
@@ -54,11 +56,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.about(func)
             result = func(*args)
         except Exception as error:  # noqa: BLE001  # it is the caller's
-            self.ran(func)
             _settle(outcome, outcome.set_exception, error)
         else:
-            self.ran(func)
             _settle(outcome, outcome.set_result, result)
+        self.ran(func)
 
     @contextmanager
     def clocks(self):
@@ -68,7 +69,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             return (_EPOCH + int(self.wall)) * 1_000_000_000 + int(self._now * 1e9)
 
         def since_boot(_):
-            return int(self._now * 1e9)
+            return int((self._now - self.booted) * 1e9)
 
         def seconds():
             return nanoseconds() / 1e9

@@ -1,7 +1,7 @@
 """Calls of clients, for a `vmm_stage.Stage`: each function lets one client make one."""
 
 from nexus_vmm.states import Event
-from nexus_vmm.vm import Exit, RestartPolicy
+from nexus_vmm.vm import Exit, RestartPolicy, TimeToLive
 
 ENDS = (
     Exit("shutdown", "the guest shut down", code=0),
@@ -9,16 +9,18 @@ ENDS = (
     Exit("signal", "Firecracker was ended by SIGKILL", signal=9),
 )
 NO_POLICY = RestartPolicy()
+NO_END = TimeToLive()
 GUEST = (Event.HELLO, Event.PROVISIONING, Event.READY, Event.LOST)
 
 
-def create(stage, name, vm_id="", request_id="", memory_mib=128, policy=NO_POLICY):
+def create(stage, name, vm_id="", request_id="", memory_mib=128, policy=NO_POLICY, ttl=NO_END):
+    spec = {"memory_mib": memory_mib, "restart": policy, "ttl": ttl}
     stage.call(
         "CreateVm",
         name,
-        lambda vmm: vmm.create(name, vm_id, request_id, memory_mib=memory_mib, restart=policy),
+        lambda vmm: vmm.create(name, vm_id, request_id, **spec),
         request_id=request_id,
-        body=(vm_id, memory_mib, policy),
+        body=(vm_id, *spec.values()),
     )
 
 
@@ -42,6 +44,14 @@ def resume(stage, ref, request_id=""):
 
 def delete(stage, ref, request_id=""):
     stage.call("DeleteVm", ref, lambda vmm: vmm.delete(ref, request_id), request_id=request_id)
+
+
+def touch(stage, ref):
+    stage.call("TouchVm", ref, lambda vmm: vmm.touch(ref))
+
+
+def drain(stage, grace=10):
+    stage.call("DrainVms", "", lambda vmm: vmm.drain(grace))
 
 
 def update(stage, ref, request_id="", fields=("restart",), etag="", **spec):

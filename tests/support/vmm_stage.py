@@ -5,13 +5,17 @@ import sqlite3
 from contextlib import ExitStack
 from random import Random
 
+import vmm_calls
 from virtual_time import VirtualLoop
+from vmm_driver import SHUTDOWN
 from vmm_fates import Fates, Host
 from vmm_life import Vmm, check
-from vmm_witness import CALL, Witness
+from vmm_witness import CALL, Witness, ended_at
 
 from nexus_rpc.errors import NexusError, Unavailable
-from nexus_vmm.states import State
+from nexus_vmm.ladder import HEARD
+from nexus_vmm.states import LIVE, State
+from nexus_vmm.vm import Condition, Vm
 
 QUIET = 3_600
 """Seconds after which nothing is under way any more."""
@@ -29,7 +33,7 @@ class Stage:
         self.loop = VirtualLoop(self.fates.delay, now)
         self.loop.set_exception_handler(lambda _, context: self._broke(context))
         self.host = host or Host.new()
-        self.witness = witness or Witness()
+        self.witness = witness or Witness(self.host.room.memory)
         self.found = {}
         """The boots of the processes that there were before the last start of vmm."""
         self.under_way = {}
@@ -77,7 +81,15 @@ class Stage:
         async with asyncio.TaskGroup() as tasks:
             self.vmm = await Vmm.compose(self.host, self.fates, tasks)
             up.set()
-            await asyncio.Event().wait()
+            await self._be_gateway()
+
+    async def _be_gateway(self):
+        """Ask the agent of a guest to shut down where its VM is being stopped; some obey."""
+        async for _, vm in self.vmm.hub.watch():
+            if isinstance(vm, Vm) and vm.stopping and vm.state in HEARD:
+                process = self.host.world.processes.get(vm.id)
+                if process and process.boot == vm.boot and self.random.random() < 0.5:
+                    self.host.world.end(vm.id, SHUTDOWN)
 
     def _check_end(self):
         """Assert that vmm ended by itself for nothing less than what failed at its ports."""
@@ -111,6 +123,7 @@ class Stage:
     def heal(self):
         """Let nothing fail any more."""
         self._failures.clear()
+        self.host.world.fault = ""
 
     def _failing(self, name):
         for only, (left, failure) in list(self._failures.items()):
@@ -151,6 +164,7 @@ class Stage:
         host = self.host.copy()
         if power:
             host.lose_power()
+            self.loop.booted = self.loop.time()
         self._stop()
         self.host.close()
         self.host = host
@@ -183,10 +197,28 @@ class Stage:
         self.wait(QUIET)
         self.agree()
 
+    def drain(self, power):
+        """Shut the host down, or only vmm, once all VMs are stopped."""
+        self.heal()
+        vmm_calls.drain(self)
+        self.wait(QUIET)
+        assert not self.vms(*LIVE)
+        before = self.vms()
+        self.kill(power)
+        self.wait(QUIET)
+        for vm in before:
+            now = self.witness.looks[-1].get(vm.id)
+            wanted = vm.restarts.drained or vm.state in (State.CRASHED, State.FAILED)
+            if power and wanted and vm.spec.restart.condition is not Condition.NONE:
+                assert now is None or now.boot != vm.boot or "room" in now.reason, now
+            elif now is None or (now.state, now.boot) != (vm.state, vm.boot):
+                assert ended_at(vm), f"{vm} became {now}"
+
     def agree(self):
-        """Assert that store, hub and world agree in everything."""
+        """Assert that store, hub and world agree in everything, and that no time is over."""
         vms = list(self.witness.looks[-1].values())
         check(vms, self.host.world)
+        assert not [vm for vm in vms if ended_at(vm)]
         assert sorted(self.vmm.hub.present(), key=lambda vm: vm.seq) == vms
 
     def processes(self):
@@ -204,7 +236,8 @@ class Stage:
         """Raise what went wrong since the last time."""
         for task in [task for task in self.under_way if task.done()]:
             del self.under_way[task]
-            if error := task.exception():
+            # Those of a life that ended by itself got no answer.
+            if not task.cancelled() and (error := task.exception()):
                 self._broken.append(error)
         if self._broken:
             raise self._broken[0]

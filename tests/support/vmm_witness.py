@@ -7,12 +7,13 @@ itself; each answer must be true of some instant between the call and the answer
 """
 
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nexus_rpc.errors import NexusError
-from nexus_vmm import rows
+from nexus_vmm import lifetime, rows
+from nexus_vmm.clock import moment
 from nexus_vmm.states import LIVE, TABLE, Event, State
-from nexus_vmm.vm import Goal, Vm
+from nexus_vmm.vm import ExpireAction, Goal, Vm
 
 CALL = ContextVar("the call that is under way", default=None)
 
@@ -23,6 +24,20 @@ STRIVES = {
     "StopVm": Event.STOP,
     "DeleteVm": Event.DELETE,
 }
+_WANTS = {
+    "StartVm": {Goal.RUN, Goal.STOP},
+    "PauseVm": {Goal.PAUSE, Goal.RUN},
+    "ResumeVm": {Goal.RUN, Goal.PAUSE},
+    "StopVm": {Goal.STOP},
+    "DeleteVm": {Goal.DELETE},
+    "DrainVms": {Goal.STOP},
+}
+"""What a call may want of a VM, or want again when it failed."""
+_ENDS_IN = {
+    ExpireAction.STOP: Goal.STOP,
+    ExpireAction.PAUSE: Goal.PAUSE,
+    ExpireAction.DELETE: Goal.DELETE,
+}
 GUEST = {Event.HELLO, Event.PROVISIONING, Event.READY, Event.LOST}
 GOAL = {
     Event.START: {Goal.RUN},
@@ -30,7 +45,7 @@ GOAL = {
     Event.START_FAILED: {Goal.RUN},
     Event.PAUSE: {Goal.PAUSE},
     Event.RESUME: {Goal.RUN},
-    Event.STOP: {Goal.STOP},
+    Event.STOP: {Goal.STOP, Goal.DELETE},
     Event.DELETE: {Goal.DELETE},
     Event.EXIT: {Goal.RUN, Goal.PAUSE, Goal.AGAIN},
 }
@@ -80,7 +95,8 @@ class Call:
 class Witness:
     """All that was ever recorded. `looks` are the VMs by id, after each transaction."""
 
-    def __init__(self):
+    def __init__(self, memory_mib=1 << 20):
+        self.memory_mib = memory_mib
         self.looks = [{}]
         self.calls = []
         self.steps = []
@@ -89,7 +105,7 @@ class Witness:
 
     def copy(self):
         """Return a witness that has seen the same."""
-        other = Witness()
+        other = Witness(self.memory_mib)
         other.looks, other.calls, other._rows = self.looks.copy(), self.calls.copy(), self._rows
         return other
 
@@ -109,6 +125,7 @@ class Witness:
             return
         chains = self._chains(database)
         self.looks.append(now)
+        assert used_memory(now.values()) <= self.memory_mib, "more memory than there is"
         for vm_id in before.keys() | now.keys():
             self._judge(before.get(vm_id), now.get(vm_id), chains.get(vm_id, []), host.world)
 
@@ -139,6 +156,8 @@ class Witness:
             before.seq,
             before.cid,
         )
+        if now.goal is not before.goal:
+            self._judge_goal(before, now, chain)
         state = before.state
         for old, new in chain:
             assert old is state, f"{before} went from {old}"
@@ -158,6 +177,21 @@ class Witness:
         assert (now.pid != 0) == (now.state in LIVE), now
         if state is State.STOPPED and before.state in LIVE:
             assert now.id not in world.processes, f"{now} has a process"
+
+    def _judge_goal(self, before, now, chain):
+        """Judge that something else is wanted of a VM: by whom?"""
+        call = CALL.get()
+        method = call.method if call and call.ended < 0 else ""
+        if chain or now.goal in _WANTS.get(method, ()):
+            return  # what follows from an end, or what was asked for
+        if now.goal in (Goal.PAUSE, Goal.DELETE) or (
+            before.state in LIVE and now.goal is Goal.STOP
+        ):
+            assert _has_expired(before), f"{before}: who wants {now.goal} of it?"
+            assert now.goal is _ENDS_IN[now.spec.ttl.action]
+        elif now.goal is Goal.RUN:
+            known = before.restarts
+            assert known.due or known.drained or before.goal is Goal.PAUSE, before
 
     def _brought(self, before, events, restart=False, first=True):
         """Judge a step that one of `events` brought about."""
@@ -203,8 +237,10 @@ class Witness:
             self._judge_success(call, answer)
 
     def _judge_success(self, call, vm):
-        then = [look for look in self.looks[call.began :] if look.get(vm.id) == vm]
-        assert then, f"{call}: it was never so"
+        then = [look[vm.id] for look in self.looks[call.began :] if vm.id in look]
+        if call.method == "TouchVm":  # the last use is told before it is recorded
+            then = [replace(known, lifetime=vm.lifetime) for known in then]
+        assert vm in then, f"{call}: it was never so"
         event = STRIVES.get(call.method)
         if event is None:
             return
@@ -222,7 +258,8 @@ class Witness:
         elif reason == "VM_STATE":
             assert any(vm and self._refuses(call, vm) for vm in known), f"{call}: {known}"
         elif reason == "STALE_BOOT":
-            assert any(vm and vm.boot != call.boot for vm in known), call
+            late = [vm and (vm.boot != call.boot or vm.goal is Goal.AGAIN) for vm in known]
+            assert any(late), call
         elif reason == "NAME_TAKEN":
             assert any(find(look, call.ref) for look in instants), call
         elif reason == "VM_ID_TAKEN":
@@ -232,15 +269,28 @@ class Witness:
             assert any(other.asks != call.asks for other in same), call
         elif reason == "FIELD_FIXED":
             assert "image" in call.body, call
+        elif reason == "NO_CAPACITY":
+            assert any(self._is_short(call, look, error.metadata) for look in instants), call
+        elif reason == "STOPPING":
+            assert any(other.method == "DrainVms" for other in self.calls), call
         elif reason == "ETAG_MISMATCH":
             assert any(vm and f"{vm.seq}-{vm.revision}" != call.body[0] for vm in known), call
         else:
-            assert reason in FAILURES | {"STOPPING"}, f"{call}: nobody documents that"
+            assert reason in FAILURES, f"{call}: nobody documents that"
         if reason not in FAILURES:
             assert not call.steps, f"{call} was refused, and brought {call.steps}"
         elif call.method != "StartVm":
             # A failed start ends in FAILED; of all others a failure leaves things as they were.
             assert not call.steps, f"{call} failed, and brought {call.steps}"
+
+    def _is_short(self, call, look, told):
+        """Whether there was no room for what was asked, as it is told."""
+        vm = find(look, call.ref)
+        used = used_memory(one for one in look.values() if one is not vm)
+        free = max(0, self.memory_mib - used)
+        asked = vm.spec.memory_mib if vm else 0
+        figures = {"what": "memory_mib", "asked": str(asked), "free": str(free)}
+        return asked > free and told | figures == told
 
     def _refuses(self, call, vm):
         event = STRIVES.get(call.method)
@@ -256,3 +306,25 @@ class Witness:
 def find(look, ref):
     """Return the VM with an id or name."""
     return look.get(ref) or next((vm for vm in look.values() if vm.name == ref), None)
+
+
+def used_memory(vms):
+    """Return how much memory the VMs that are live or being started have, in MiB."""
+    return sum(vm.spec.memory_mib for vm in vms if vm.state in LIVE or vm.goal is Goal.RUN)
+
+
+def ended_at(vm):
+    """Return when a VM's time to live ended, in microseconds by the clock as it is; 0: it did not.
+
+    As far as it is recorded: what is known in memory alone may be a later use.
+    """
+    at = moment()
+    ends = lifetime.ends_at(replace(vm, lifetime=lifetime.shift(vm.lifetime, at)))
+    return ends if ends <= at.wall else 0
+
+
+def _has_expired(vm):
+    ttl, at = vm.spec.ttl, moment()
+    life = lifetime.shift(vm.lifetime, at)
+    ends = [(life.began, ttl.max_seconds), (life.used, ttl.idle_seconds)]
+    return any(since + 1e6 * whole <= at.wall for since, whole in ends if since and whole)

@@ -15,11 +15,12 @@ from vmm_fates import FAILURES, no_room
 from vmm_kills import Kills, survive
 from vmm_stage import Stage
 
-from nexus_vmm.vm import Condition, Delay, RestartPolicy
+from nexus_vmm.vm import Condition, Delay, ExpireAction, RestartPolicy, TimeToLive
 
 SEED = int(os.environ.get("NEXUS_CRASH_SEED", "1"))
-STORIES = int(os.environ.get("NEXUS_CRASH_STORIES", "8"))
+STORIES = int(os.environ.get("NEXUS_CRASH_STORIES", "16"))
 NAMES = ("ant", "bee", "cat")
+TIMES = ((0, 0), (0, 0), (10, 0), (0, 10), (30, 20))
 points = Counter()
 
 
@@ -28,14 +29,15 @@ def some_call(stage, random, number):
     ref, request_id = random.choice(NAMES), f"r{number}"
     delay = random.choice((Delay.BACKOFF, Delay.IMMEDIATE))
     policy = RestartPolicy(random.choice([*Condition]), delay)
+    time = TimeToLive(*random.choice(TIMES), random.choice([*ExpireAction]))
     kinds = [
-        (3, partial(vmm_calls.create, policy=policy)),
+        (3, partial(vmm_calls.create, policy=policy, ttl=time)),
         (5, vmm_calls.start),
         (3, partial(vmm_calls.stop, grace=random.choice((0, 10)))),
         (2, vmm_calls.pause),
         (2, vmm_calls.resume),
         (2, vmm_calls.delete),
-        (1, partial(vmm_calls.update, restart=policy)),
+        (1, partial(vmm_calls.update, fields=("restart", "ttl"), restart=policy, ttl=time)),
     ]
     (call,) = random.choices([call for _, call in kinds], [often for often, _ in kinds])
     call(stage, ref, request_id=request_id)
@@ -45,7 +47,8 @@ def story(stage, random):
     """Let things happen, one after the other and at once."""
     number = 0
     for name in NAMES:
-        vmm_calls.create(stage, name, request_id=f"create {name}")
+        time = TimeToLive(*random.choice(TIMES), random.choice([*ExpireAction]))
+        vmm_calls.create(stage, name, request_id=f"create {name}", ttl=time)
     stage.wait(1)
     for _ in range(12):
         for _ in range(random.choice((1, 1, 2, 4))):
@@ -63,7 +66,12 @@ def story(stage, random):
             stage.fail(random.randint(0, 10), failure, only="driver")
         if random.random() < 0.05:
             stage.fail(random.randint(0, 10), no_room, only="database")
+        if random.random() < 0.2:
+            vmm_calls.touch(stage, random.choice(NAMES))
         stage.wait(random.choice((0, 0.01, 0.3, 2, 40)))
+    if random.random() < 0.5:
+        vmm_calls.drain(stage)
+        stage.wait(60)
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + STORIES))

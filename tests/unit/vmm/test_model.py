@@ -11,12 +11,14 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from vmm_calls import ENDS, GUEST
-from vmm_fates import FAILURES, no_room
+from vmm_fates import FAILURES, Host, no_room
 from vmm_stage import Stage
 
-from nexus_vmm.vm import Condition, Delay, RestartPolicy
+from nexus_vmm.vm import Condition, Delay, ExpireAction, RestartPolicy, TimeToLive
 
 CLIENTS = 16
+MEMORY_MIB = 512
+"""Of the host: not for all VMs that there may be."""
 NAMES = ("ant", "bee", "cat")
 IDS = ("aaaaaaaaaaaaa", "bbbbbbbbbbbbb")
 
@@ -28,11 +30,26 @@ policies = st.builds(
 )
 
 
-@dataclass
+times = st.one_of(
+    st.just(TimeToLive()),
+    st.builds(
+        TimeToLive,
+        st.sampled_from((0, 10, 100)),
+        st.sampled_from((0, 10, 60)),
+        st.sampled_from(ExpireAction),
+    ),
+)
+
+
+@dataclass(repr=False)
 class _Call:
     function: object
     arguments: tuple
     options: dict
+
+    def __repr__(self):
+        words = [*map(repr, self.arguments), *(f"{k}={v!r}" for k, v in self.options.items())]
+        return f"{self.function.__name__}({', '.join(words)})"
 
     def __call__(self, stage):
         self.function(stage, *self.arguments, **self.options)
@@ -52,6 +69,7 @@ calls = st.one_of(
         request_ids,
         st.sampled_from((128, 128, 256)),
         policies,
+        times,
     ),
     call(vmm_calls.start, refs, request_ids, st.sampled_from((None, None, None, 60, 0.3))),
     call(vmm_calls.start, refs, request_ids),
@@ -59,13 +77,17 @@ calls = st.one_of(
     call(vmm_calls.pause, refs, request_ids),
     call(vmm_calls.resume, refs, request_ids),
     call(vmm_calls.delete, refs, request_ids),
+    call(vmm_calls.touch, refs),
     call(
         vmm_calls.update,
         refs,
         request_ids,
-        st.sampled_from((("restart",), ("memory_mib",), ("restart", "memory_mib"), ("image",))),
+        st.sampled_from(
+            (("restart",), ("memory_mib",), ("ttl",), ("restart", "ttl", "memory_mib"), ("image",))
+        ),
         st.sampled_from(("", "", "0-0")),
         restart=policies,
+        ttl=times,
         memory_mib=st.sampled_from((128, 256)),
         image=st.just("alpine"),
     ),
@@ -87,7 +109,9 @@ class Stories(RuleBasedStateMachine):
 
     @initialize(number=st.integers(0, 2**32), policy=policies)
     def begin(self, number, policy):
-        self.stage = Stage(number)
+        host = Host.new()
+        host.room.memory = MEMORY_MIB
+        self.stage = Stage(number, host)
         self.stage.__enter__()
         for name in NAMES:
             vmm_calls.create(self.stage, name, policy=policy)
@@ -123,16 +147,20 @@ class Stories(RuleBasedStateMachine):
             self.stage.fail(one, other, only="driver")
         elif what == "is full":
             self.stage.fail(one, other, only="database")
+        elif what == "clock":
+            self.stage.loop.wall += one
         elif what == "obey":
             world.obeys, world.fault = one, other
         self.stage.turn(times)
 
-    @rule(how=st.sampled_from(("killed", "killed", "without power", "at rest")))
-    def it_comes_to_an_end(self, how):
+    @rule(how=st.sampled_from(("killed", "killed", "drained", "at rest")), power=st.booleans())
+    def it_comes_to_an_end(self, how, power):
         if how == "at rest":
             self.stage.settle()
+        elif how == "drained":
+            self.stage.drain(power)
         else:
-            self.stage.kill(power=how == "without power")
+            self.stage.kill(power)
 
     def teardown(self):
         if hasattr(self, "stage"):
