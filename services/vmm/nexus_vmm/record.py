@@ -38,7 +38,9 @@ SELECT = (
 )
 """The records; what follows says which."""
 
-_KEPT = 2048
+_SPECS = 1024
+_OTHERS = 256
+"""What is kept of each kind; most VMs have the same other parts."""
 
 
 def to_vm(row: sqlite3.Row) -> Vm:
@@ -69,7 +71,7 @@ def to_text(part: Spec | Restarts | Lifetime | Exit) -> str:
     return json.dumps(asdict(part))
 
 
-@lru_cache(_KEPT)
+@lru_cache(_SPECS)
 def _spec(text: str) -> Spec:
     spec = json.loads(text)
     network = spec.pop("network")
@@ -84,7 +86,7 @@ def _spec(text: str) -> Spec:
     return whole
 
 
-@lru_cache(_KEPT)
+@lru_cache(_OTHERS)
 def _restarts(text: str) -> Restarts:
     restarts = json.loads(text)
     whole = Restarts(**restarts | {"ends": tuple(restarts.get("ends", ()))})
@@ -92,14 +94,14 @@ def _restarts(text: str) -> Restarts:
     return whole
 
 
-@lru_cache(_KEPT)
+@lru_cache(_OTHERS)
 def _lifetime(text: str) -> Lifetime:
     whole = Lifetime(**json.loads(text))
     check(whole)
     return whole
 
 
-@lru_cache(_KEPT)
+@lru_cache(_OTHERS)
 def _exit(text: str) -> Exit | None:
     end = json.loads(text)
     return Exit(**end) if end else None
