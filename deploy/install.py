@@ -24,6 +24,9 @@ REPO = Path(__file__).resolve().parents[1]
 
 SERVICES = ("nexus-vmm", "nexus-netd", "nexus-gateway", "nexus-dns")
 
+DRAIN = "nexus-drain"
+"""Stops all VMs as it is stopped at a shutdown; an upgrade leaves it alone."""
+
 # What goes where: source below the repository (a pattern), folder on the machine, mode.
 FILES = (
     ("deploy/systemd/*.service", "usr/lib/systemd/system", 0o644),
@@ -140,7 +143,7 @@ def main() -> int:
         make_token(root)
         if args.destdir is None:
             activate()
-            print(f"Installed. Enable with: systemctl enable --now {' '.join(SERVICES)}")
+            print(f"Installed. Enable with: systemctl enable --now {' '.join((*SERVICES, DRAIN))}")
     except (Failure, OSError) as error:
         print(f"install: {error}", file=sys.stderr)
         return 1

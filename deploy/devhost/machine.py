@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from deploy.devhost.layout import Layout
 
 _MEMORY = "4G"
-_STOP_SECONDS = 30.0
+_STOP_SECONDS = 90.0
+"""In which its microVMs are stopped in order, too."""
 _TAIL_LINES = 25
 
 _CMDLINE = (

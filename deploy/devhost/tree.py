@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from deploy.command import run
 from deploy.devhost.layout import ADDRESS, GRPC_PORTS, REPO, SERVICES
+from deploy.install import DRAIN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +97,7 @@ def _services(root: Path, identity: Path) -> None:
     for name in ("ca.pem", "server.pem", "server.key"):
         _secret(identity / "tls" / name, root / "etc/nexus/tls" / name)
     units = root / "etc/systemd/system"
-    for service in SERVICES:
+    for service in (*SERVICES, DRAIN):
         _link(
             units / f"multi-user.target.wants/{service}.service",
             f"/usr/lib/systemd/system/{service}.service",

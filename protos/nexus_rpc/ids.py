@@ -42,6 +42,11 @@ def vm_uid(vm_id: str) -> int:
     return _FIRST_UID | ((raw >> 1) & _UID_BITS)
 
 
+def is_vm_uid(uid: int) -> bool:
+    """Whether `uid` is one that `vm_uid` gives to some id."""
+    return uid & ~_UID_BITS == _FIRST_UID
+
+
 def check_vm_id(field: str, value: str) -> str:
     """Return `value` if it is an id. Raises InvalidArgument."""
     if not is_vm_id(value):

@@ -12,7 +12,7 @@ from nexus_launch import Refused
 
 VCPUS = (1, 32)
 MEMORY_MIB = (80, 65_536)
-"""What a spec may ask for, least and most (nexus_vmm.spec)."""
+"""What a spec may ask for, least and most (nexus_vmm.config)."""
 
 _MACHINE_BYTES = 64
 
@@ -39,7 +39,8 @@ def read_machine(home: int, vmm: int) -> tuple[int, int, bool]:
         vcpus = memory = serial = -1
     _check(
         "machine",
-        VCPUS[0] <= vcpus <= VCPUS[1]
+        len(content) <= _MACHINE_BYTES
+        and VCPUS[0] <= vcpus <= VCPUS[1]
         and MEMORY_MIB[0] <= memory <= MEMORY_MIB[1]
         and serial in (0, 1),
         f"{content!r} is not vCPUs, MiB of memory, and 0 or 1 for serial input",

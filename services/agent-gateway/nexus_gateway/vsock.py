@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import deque
+from socket import SO_PEERCRED, SOL_SOCKET
+from struct import Struct
 from typing import TYPE_CHECKING, Protocol
 
 from nexus_guest.wire import Decoder, Frame, Kind, WireError, encode, encode_message
 from nexus_rpc.errors import DataLoss, InvalidArgument, Unavailable
+from nexus_rpc.ids import is_vm_uid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 _READ_SIZE = 64 << 10
 _OK_LIMIT = 32
 """Longest `OK N` line, in bytes; N has at most 10 digits."""
+_CREDENTIALS = Struct("3i")  # struct ucred: process, user, group
 
 
 class Dial(Protocol):
@@ -121,6 +126,7 @@ async def dial(path: str, port: int, *, timeout: float) -> Connection:
             reader, writer = await asyncio.open_unix_connection(path, limit=_READ_SIZE)
             connection = Connection(reader, writer)
             try:
+                _check_listener(writer, path)
                 writer.write(b"CONNECT %d\n" % port)
                 await writer.drain()
                 await _expect_ok(reader, port)
@@ -132,6 +138,19 @@ async def dial(path: str, port: int, *, timeout: float) -> Connection:
     except OSError as error:
         raise _unreachable(f"no connection to port {port} of the guest: {error}") from None
     return connection
+
+
+def _check_listener(writer: asyncio.StreamWriter, path: str) -> None:
+    """Raise PermissionError where another VM listens than the one whose directory it is.
+
+    A process that broke out of Firecracker can put a link to another's socket in place of its own.
+    The directory was given to the VM's user by root, in one of root's.
+    """
+    owner = os.stat(os.path.dirname(path)).st_uid  # noqa: PTH116, PTH120  # in memory, so no wait
+    # Who called listen(2), as the kernel knows it (SO_PEERCRED, unix(7)).
+    found = writer.get_extra_info("socket").getsockopt(SOL_SOCKET, SO_PEERCRED, _CREDENTIALS.size)
+    if is_vm_uid(owner) and _CREDENTIALS.unpack(found)[1] != owner:
+        raise PermissionError(f"{path} leads to another's socket")
 
 
 async def _expect_ok(reader: asyncio.StreamReader, port: int) -> None:

@@ -20,11 +20,16 @@ def test_files_come_with_their_modes(tmp_path):
         "nexus-netd.service",
         "nexus-gateway.service",
         "nexus-dns.service",
+        "nexus-drain.service",
         "nexus-vm@.service",
         "nexus-vms.slice",
     }
     assert mode(units / "nexus-vmm.service") == 0o644
     assert mode(tmp_path / "usr/lib/nexus/bin/nexus-vm-launch") == 0o755
+    package = tmp_path / "usr/lib/nexus/launch/nexus_launch"
+    assert (package / "launch.py").is_file()
+    assert any((package / "__pycache__").glob("launch.*.pyc"))
+    assert list((tmp_path / "usr/lib/nexus/jail").iterdir()) == []
     for _, folder, _ in install.FILES:
         assert any((tmp_path / folder).iterdir())
 

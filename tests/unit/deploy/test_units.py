@@ -1,45 +1,78 @@
 """The units keep their promises: what a slip of the pen would take away unseen."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from deploy.devhost.layout import REPO
+from nexus_launch import launch
 from nexus_rpc.server import TlsListener
+from nexus_vmm.places import JAIL_DISK, JAIL_GUEST, Places
+from nexus_vmm.settings import Settings
 
-UNITS = REPO / "deploy/systemd"
+FOLDER = REPO / "deploy/systemd"
 SERVICES = ("nexus-vmm", "nexus-netd", "nexus-gateway", "nexus-dns")
+VM = "nexus-vm@.service"
+UNITS = [*(f"{service}.service" for service in SERVICES), "nexus-drain.service", VM]
 
 
 def settings(name):
     """Return the settings of a unit as lists by key: systemd's lists grow line by line."""
     found = {}
-    for line in (UNITS / name).read_text().splitlines():
+    for line in (FOLDER / name).read_text().splitlines():
         key, equals, value = line.partition("=")
         if equals and not line.startswith("#"):
             found.setdefault(key, []).append(value)
     return found
 
 
-@pytest.mark.parametrize(
-    "name", [f"{service}.service" for service in SERVICES] + ["nexus-vm@.service"]
-)
+@pytest.mark.parametrize("name", UNITS)
 def test_every_unit_is_confined(name):
     unit = settings(name)
     for key in (
-        *("NoNewPrivileges", "ProtectHome", "PrivateTmp", "RestrictNamespaces", "LockPersonality"),
+        *("NoNewPrivileges", "ProtectHome", "PrivateTmp", "PrivateMounts", "LockPersonality"),
         *("ProtectKernelModules", "ProtectKernelTunables", "ProtectControlGroups"),
-        "MemoryDenyWriteExecute",
+        *("MemoryDenyWriteExecute", "RestrictSUIDSGID"),
     ):
         assert unit[key] == ["yes"], key
     assert unit["ProtectSystem"] == ["strict"]
     assert unit["SystemCallArchitectures"] == ["native"]
-    assert unit["SystemCallFilter"][:2] == ["@system-service", "~@privileged @resources"]
-    assert unit["User"] == unit["Group"] != ["root"]
     assert unit.get("PrivateDevices") == ["yes"] or unit["DevicePolicy"] == ["closed"]
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_only_netd_and_the_launcher_have_capabilities(name):
+    unit = settings(name)
+    if name == VM:
+        assert "User" not in unit
+        assert unit["RestrictNamespaces"] == ["mnt"]
+        return
+    assert unit["User"] == unit["Group"] != ["root"]
+    assert unit["RestrictNamespaces"] == ["yes"]
+    assert unit["SystemCallFilter"][:2] == ["@system-service", "~@privileged @resources"]
     allowed = ["CAP_NET_ADMIN"] if "netd" in name else [""]
     assert unit["CapabilityBoundingSet"] == allowed
     assert unit.get("AmbientCapabilities", [""]) == allowed
+
+
+def test_paths_of_the_launcher_are_those_of_its_unit_and_of_vmm():
+    unit = settings(VM)
+    root = f"{launch.JAIL}/{Path(launch.PROGRAM).name}/%i/root"
+    assert unit["TemporaryFileSystem"][0].startswith(f"{launch.JAIL}:")
+    assert unit["BindPaths"] == [
+        f"{launch.VMS}/%i/overlay.img:{root}{JAIL_DISK}",
+        *(f"{launch.RUN}/%i/{name}:{root}/{name}" for name in ("api", "vsock")),
+    ]
+    vmm = Settings()
+    assert unit["BindReadOnlyPaths"] == [f"{vmm.guest_dir}:{root}{JAIL_GUEST}"]
+    assert (str(vmm.vms_dir), str(vmm.run_dir)) == (launch.VMS, launch.RUN)
+    places = Places(Path(launch.VMS), Path(launch.RUN))
+    assert unit["RuntimeDirectory"][0].split() == [
+        f"nexus/vms/%i{part}" for part in ("", "/api", "/vsock")
+    ]
+    assert f"{places.machine('x')}" == f"{launch.VMS}/x/machine"
+    assert f"{places.serial('x')}" == f"{launch.RUN}/x/serial"
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -57,10 +90,11 @@ def test_a_service_comes_back_for_ever(service):
 
 
 def test_a_vm_depends_on_no_service():
-    text = (UNITS / "nexus-vm@.service").read_text()
-    order = r"(?m)^(Requires|Wants|BindsTo|PartOf|After|Before)=.*nexus-"
+    text = (FOLDER / VM).read_text()
+    order = r"(?m)^(Requires|Wants|BindsTo|PartOf|After)=.*nexus-"
     assert not re.search(order, text)
-    assert settings("nexus-vm@.service")["Restart"] == ["no"]
+    assert settings(VM)["Restart"] == ["no"]
+    assert settings(VM)["Before"] == ["nexus-drain.service"]
 
 
 def test_polkit_lets_vmm_at_well_formed_vms_and_nothing_else():

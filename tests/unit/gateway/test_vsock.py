@@ -1,10 +1,12 @@
 """Connections to guests, most of them hostile."""
 
 import asyncio
+import os
 
 import pytest
 from gateway_doubles import FakeGuest
 
+from nexus_gateway import vsock
 from nexus_gateway.vsock import dial
 from nexus_guest.wire import MAX_PAYLOAD, Kind
 from nexus_rpc.errors import DataLoss, InvalidArgument, Unavailable
@@ -200,3 +202,12 @@ async def test_closing_is_idempotent(guest):
         connection = await dial(guest.path, 300, timeout=5)
         await connection.close()
         await connection.close()
+
+
+async def test_a_link_to_the_socket_of_another_vm_is_not_followed(guest, monkeypatch):
+    """Its directory belongs to the VM's user; whoever broke out of Firecracker may write there."""
+    whose = os.stat_result((0o40770, 0, 0, 1, 0x70000001, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(vsock.os, "stat", lambda path: whose)
+    async with guest:
+        with pytest.raises(Unavailable, match="leads to another's socket"):
+            await dial(guest.path, 100, timeout=5)
