@@ -54,7 +54,7 @@ class Machine:
 
     async def closed(self):
         """Return once an ended process has closed what it had open, and its directory is gone."""
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         shutil.rmtree(self.directory)
 
     async def _connected(self, reader, writer):

@@ -123,10 +123,9 @@ class FakeSystemd:
         }
 
     def _property(self, message):
-        if message.path == ROOT:
-            return Variant("s", self.state)
-        if message.body[1] == "Version":
-            return Variant("s", VERSION)
+        of_manager = {"SystemState": self.state, "Version": VERSION}
+        if message.body[1] in of_manager:
+            return Variant("s", of_manager[message.body[1]])
         return self._values(self.model.describe(_vm_id(message.path)))[message.body[1]]
 
     def _listed(self):
