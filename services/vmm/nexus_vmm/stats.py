@@ -55,7 +55,7 @@ FIGURES = {
     "disk_bytes": Figure(GaugeMetricFamily, "Room on the host that its disk takes"),
     "io_bytes": Figure(
         CounterMetricFamily,
-        "Bytes read from and written to the host's disk in this boot",
+        "Bytes read from and written to the disk in this boot, as far as they are ascribed to it",
         directed=True,
     ),
     "network_bytes": Figure(
