@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nexus.gateway.v1 import gateway_pb2 as pb
 from nexus.gateway.v1.gateway_pb2_grpc import GuestServiceServicer
@@ -19,7 +19,7 @@ from nexus_guest.wire import Kind
 from nexus_rpc.errors import DeadlineExceeded, invalid_field
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from grpc.aio import ServicerContext
 
@@ -144,7 +144,17 @@ async def _chunks(
         yield request.data
     # A call that was given up also looks like the end of its requests (grpc.aio), and half a file
     # would be put in place. But only a call that lives takes this: else we are cancelled here.
-    await context.send_initial_metadata(())
+    await _whole(context.send_initial_metadata(()))
+
+
+async def _whole(work: Coroutine[Any, Any, None]) -> None:
+    """Do it to its end, cancelled or not: an answer to a call with one under way would be lost."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 async def _messages(

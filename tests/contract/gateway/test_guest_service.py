@@ -300,6 +300,15 @@ async def test_a_full_disk(gateway):
     )
 
 
+async def test_a_refusal_at_the_moment_when_the_file_has_come_is_not_lost(gateway):
+    async def refused():
+        for _ in range(100):
+            call = gateway.stub.WriteFile(pieces("/dev/full", b"x"), timeout=30)
+            assert await fails(call) == ("FAILED_PRECONDITION", "NOT_A_FILE")
+
+    await asyncio.gather(*(refused() for _ in range(4)))
+
+
 async def test_a_second_target_in_the_middle(gateway, tmp_path):
     requests = [*pieces(tmp_path / "a", b"x"), *pieces(tmp_path / "b", b"y")]
     expected = ("INVALID_ARGUMENT", "INVALID_FIELD")
