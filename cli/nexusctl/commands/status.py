@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from nexus.netd.v1 import netd_pb2
@@ -98,8 +99,9 @@ async def _subsystems(services: Services, row: dict[str, Any]) -> dict[str, Any]
 
 async def _counts(services: Services, row: dict[str, Any]) -> dict[str, Any] | None:
     """Return how many VMs there are in each state."""
+    wanted = vmm_pb2.ListVmsRequest(field_mask=FieldMask(paths=["state"]))
     try:
-        states = Counter([views.vm_state(vm.state) async for vm in every(services)])
+        states = Counter([views.vm_state(vm.state) async for vm in every(services, wanted)])
     except NexusError as error:
         row["note"] = error.message
         return None

@@ -68,7 +68,7 @@ async def compose(
     tasks.create_task(supervisor.expiry.follow(hub))
     count_vms(hub)
     stack.enter_context(Figures(hub, Meter(places)).served())
-    rooms = (settings.state_dir, settings.vms_dir)
+    rooms = (settings.vms_dir, settings.state_dir)
 
     async def default() -> Spec:
         return check_spec(vmm_pb2.VmSpec(), await config.current())
