@@ -11,6 +11,7 @@ JAIL = "/usr/lib/nexus/jail"
 """Empty, but in the unit: there a file system in memory, into which systemd bound what is the
 VM's. Where the jailer wants it: below the program's name and the id."""
 
+CGROUP = "/proc/self/cgroup"
 PROGRAM = "/usr/lib/nexus/bin/firecracker"
 _JAILER = "/usr/lib/nexus/bin/jailer"
 
@@ -36,7 +37,7 @@ def launch(vm_id: str) -> None:
 
     home = handover.open_home(f"{VMS}/{vm_id}", vmm)
     vcpus, memory_mib, serial = handover.read_machine(home, vmm)
-    with open("/proc/self/cgroup", encoding="ascii") as file:
+    with open(CGROUP, encoding="ascii") as file:
         unit = cgroup.unit_directory(vm_id, file.read())
     cgroup.enter(unit, cgroup.limits(vcpus, memory_mib))
     size = handover.hand_over_disk(f"{root}/disk", uid, vm_gid, vmm)
