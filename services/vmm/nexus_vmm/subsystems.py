@@ -78,9 +78,7 @@ async def _store(store: Store) -> str:
     try:
         await store.beat()
     except sqlite3.Error as error:
-        raise Unwell(
-            f"the database cannot be written ({error}); docs/recovery.md says what to do"
-        ) from error
+        raise Unwell(f"the database cannot be written ({error}); see recovery.md") from error
     return f"written and read in {(time.monotonic() - began) * 1e3:.0f} ms"
 
 

@@ -73,7 +73,7 @@ async def test_all_is_well(world, name, says):
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (sqlite3.DatabaseError("disk image is malformed"), "docs/recovery.md"),
+        (sqlite3.DatabaseError("disk image is malformed"), "see recovery.md"),
         (ResourceExhausted("DISK_FULL", "no room on the host"), "no room on the host"),
     ],
 )
