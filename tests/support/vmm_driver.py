@@ -6,7 +6,7 @@ import signal
 from dataclasses import dataclass, field
 
 from nexus_rpc.errors import FailedPrecondition, NotFound, Unavailable
-from nexus_vmm.vm import Boot, Exit
+from nexus_vmm.vm import TAKEN, Boot, Exit
 
 _boots = itertools.count(1)
 
@@ -57,6 +57,13 @@ class World:
         process = self.processes.pop(vm_id)
         self.ends[vm_id] = end or ended_by(signal.SIGKILL)
         process.ended.set()
+
+    def restart(self, vm_id):
+        """Be someone else who has systemd restart the VM's unit: the new process has no machine."""
+        self.end(vm_id)
+        del self.ends[vm_id]
+        number = next(_boots)
+        self.processes[vm_id] = Process(f"boot-{number}", number)
 
 
 class FakeDriver:
@@ -139,11 +146,13 @@ class FakeDriver:
         self.world.ends.pop(vm_id, None)
         self.world.runs.discard(vm_id)
 
-    async def wait(self, vm_id):
+    async def wait(self, vm_id, boot=""):
         process = self.world.processes.get(vm_id)
-        if process:
+        if process and boot in ("", process.boot):
             await process.ended.wait()
-        return self._end(vm_id)
+            process = self.world.processes.get(vm_id)
+        taken = process and boot not in ("", process.boot)
+        return TAKEN if taken else self._end(vm_id)
 
     async def describe(self, vm_id):
         await asyncio.sleep(0)

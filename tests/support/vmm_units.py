@@ -221,7 +221,7 @@ class FakeUnits:
         await asyncio.sleep(0)
         return self.model.describe(vm_id)
 
-    async def wait(self, vm_id):
+    async def wait(self, vm_id, invocation=""):
         event = asyncio.Event()
         seen = []
 
@@ -232,7 +232,9 @@ class FakeUnits:
 
         self.model.changed.append(changed)
         try:
-            while not (unit := seen[-1] if seen else self.model.describe(vm_id)).gone:
+            while not (unit := seen[-1] if seen else self.model.describe(vm_id)).gone and (
+                not invocation or unit.invocation == invocation
+            ):
                 event.clear()
                 await event.wait()
             return unit

@@ -56,8 +56,8 @@ class Driver(Protocol):
     async def kill(self, vm_id: str) -> None:
         """Make sure that no process and nothing else of a run is left."""
 
-    async def wait(self, vm_id: str) -> Exit:
-        """Return how the machine ended, once it has."""
+    async def wait(self, vm_id: str, boot: str = "") -> Exit:
+        """Return how the machine ended, once it has, or has given way to another boot."""
 
     async def describe(self, vm_id: str) -> Boot | Exit:
         """Return the process as it is: its boot (of an unknown version), or how it ended."""

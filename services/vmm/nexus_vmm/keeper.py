@@ -178,7 +178,7 @@ class Keeper:
         return True
 
     async def _await_end(self, vm: Vm) -> None:
-        end = await self._driver.wait(vm.id)
+        end = await self._driver.wait(vm.id, vm.boot)
         # Ending the service would mend no disk, and cost all other VMs their keeper.
         await patiently(
             f"VM {vm.id}: its end cannot be recorded yet", lambda: self._take_note(vm, end)

@@ -18,7 +18,7 @@ from nexus_vmm.pieces import put_aside
 from nexus_vmm.places import vm_ids
 from nexus_vmm.traffic import packets
 from nexus_vmm.units import CLD_EXITED
-from nexus_vmm.vm import Boot, Exit, Spec, Vm
+from nexus_vmm.vm import TAKEN, Boot, Exit, Spec, Vm
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -97,9 +97,10 @@ class FirecrackerDriver:
         """Make sure that no process and nothing else of a run is left."""
         await self._units.stop(vm_id)
 
-    async def wait(self, vm_id: str) -> Exit:
-        """Return how the machine ended, once it has."""
-        return _ended(await self._units.wait(vm_id))
+    async def wait(self, vm_id: str, boot: str = "") -> Exit:
+        """Return how the machine ended, once it has, or has given way to another boot."""
+        unit = await self._units.wait(vm_id, boot)
+        return _ended(unit) if unit.gone else TAKEN
 
     async def describe(self, vm_id: str) -> Boot | Exit:
         """Return the process as it is, or how it ended."""

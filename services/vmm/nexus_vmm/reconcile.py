@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from nexus_rpc.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from nexus_rpc.ids import is_vm_id
 from nexus_vmm.states import LIVE, Event, State
-from nexus_vmm.vm import Exit, Goal
+from nexus_vmm.vm import TAKEN, Exit, Goal
 from nexus_vmm.work import patiently
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class _Repairs:
             await keeper.ended(vm, now)
         elif now.boot != vm.boot:
             await self.driver.kill(vm.id)
-            await keeper.ended(vm, Exit("unknown", "its unit was restarted by someone else"))
+            await keeper.ended(vm, TAKEN)
         elif vm.goal is Goal.STOP:
             keeper.schedule(await self.supervisor.steps.put_down(vm, 0, f"as asked, {_AWAY}"))
         else:

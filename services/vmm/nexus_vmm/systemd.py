@@ -107,14 +107,16 @@ class SystemdUnits:
         )
         return Unit(active, bytes(invocation).hex(), pid, result, code, status)
 
-    async def wait(self, vm_id: str) -> Unit:
-        """Return the unit once it is gone; at once if it is."""
+    async def wait(self, vm_id: str, invocation: str = "") -> Unit:
+        """Return the unit once it is gone, or in another invocation; at once if it is."""
         with self._woken(vm_id) as woken:
             while True:
                 woken.clear()
                 try:
                     if await self._active(vm_id) in GONE:
                         return _with_end(await self.describe(vm_id), self._ends.get(vm_id, {}))
+                    if invocation and await self._invocation(vm_id) not in ("", invocation):
+                        return await self.describe(vm_id)
                 except (Unavailable, FailedPrecondition) as error:
                     _log.warning("VM %s: its unit cannot be seen: %s", vm_id, error)
                 await woken.wait()
@@ -135,6 +137,9 @@ class SystemdUnits:
         """Return whether the host is shutting down or rebooting (SystemState of the manager)."""
         (state,) = await self._bus.call(ROOT, _PROPERTIES, "Get", "ss", MANAGER, "SystemState")
         return bool(state.value == "stopping")
+
+    async def _invocation(self, vm_id: str) -> str:
+        return bytes(await self._property(vm_id, "Unit", "InvocationID")).hex()
 
     async def _active(self, vm_id: str) -> str:
         return str(await self._property(vm_id, "Unit", "ActiveState"))

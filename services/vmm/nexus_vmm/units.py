@@ -56,8 +56,11 @@ class Units(Protocol):
     async def describe(self, vm_id: str) -> Unit:
         """Return the unit as it is."""
 
-    async def wait(self, vm_id: str) -> Unit:
-        """Return the unit once it is gone; at once if it is."""
+    async def wait(self, vm_id: str, invocation: str = "") -> Unit:
+        """Return the unit once it is gone; at once if it is.
+
+        Given an `invocation`, it is gone as well where another one has taken its place.
+        """
 
     async def loaded(self) -> set[str]:
         """Return the ids of VMs whose unit is active or failed."""

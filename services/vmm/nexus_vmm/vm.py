@@ -206,3 +206,7 @@ class Exit:
     code: int = -1
     signal: int = 0
     time: int = 0
+
+
+TAKEN = Exit("unknown", "its unit was restarted by someone else")
+"""What is known of the end of a process whose place another one, of nobody's here, has taken."""

@@ -15,7 +15,7 @@ from vmm_guest import ID
 
 from nexus_rpc.errors import FailedPrecondition, NotFound, Unavailable
 from nexus_vmm.microvm import FirecrackerDriver
-from nexus_vmm.vm import Boot, Exit
+from nexus_vmm.vm import TAKEN, Boot, Exit
 
 
 @dataclass
@@ -26,6 +26,9 @@ class FakeHost:
     def end(self, code):
         reasons = {0: vmm_driver.SHUTDOWN, 5: Exit("error", "exit code 5", code=5)}
         self.world.end(ID, reasons.get(code))
+
+    async def restart(self):
+        self.world.restart(ID)
 
     def lose_image(self):
         self.world.images.clear()
@@ -58,6 +61,10 @@ class FirecrackerHost:
 
     def end(self, code):
         self.model.processes[ID].end(code)
+
+    async def restart(self):
+        await self.model.stop(ID)
+        await self.model.start(ID)
 
     def lose_image(self):
         (self.assets.directory / "images/debian.img").unlink()
@@ -249,6 +256,19 @@ async def test_wait_tells_the_end(quick_host, code, told):
     quick_host.end(code)
     end = await asyncio.wait_for(waiting, 5)
     assert (end.cause, end.code, end.signal) == told
+
+
+async def test_another_boot_in_its_place_is_an_end(quick_host):
+    _, boot = await started(quick_host)
+    waiting = asyncio.create_task(quick_host.driver.wait(ID, boot.boot))
+    await asyncio.sleep(0)
+    await quick_host.restart()
+    end = await asyncio.wait_for(waiting, 5)
+    # The first process may have been seen to end before the second took its place.
+    assert end == TAKEN or end.cause == "signal"
+    assert await quick_host.driver.wait(ID, boot.boot) == TAKEN
+    assert await quick_host.driver.adopt(ID) is None
+    assert (await quick_host.driver.describe(ID)).boot != boot.boot
 
 
 async def test_an_end_is_remembered_until_kill(host):

@@ -104,6 +104,20 @@ async def test_wait_tells_how_it_ended(units, code, seen):
     assert (unit.exit_code, unit.exit_status) == seen
 
 
+async def test_another_invocation_ends_the_wait_for_one(units):
+    units, model = units
+    unit = await units.start(ID)
+    waiting = asyncio.create_task(units.wait(ID, unit.invocation))
+    await units.describe(ID)
+    assert not waiting.done()
+    await model.stop(ID)
+    await model.start(ID)
+    now = await asyncio.wait_for(waiting, 5)
+    # It may have been seen between the two.
+    assert now.gone or now.invocation != unit.invocation
+    assert (await units.wait(ID, unit.invocation)).invocation == model.describe(ID).invocation
+
+
 async def test_several_may_wait_for_one_unit(units):
     units, model = units
     await units.start(ID)
