@@ -1,6 +1,7 @@
 """What the services may do, read from /proc; and that none of them ever forks."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -67,16 +68,65 @@ def test_vmm_may_manage_vms_and_no_other_unit(devhost, hello):
         assert devhost.run(f"{transient} --unit {unit} true", check=False).returncode != 0
 
 
-def test_a_vm_process_sees_no_other_vm(devhost, hello):
+def test_a_vm_process_sees_nothing_but_its_own(devhost, hello):
     vm = devhost.json("vm", "inspect", hello)
-    seen = f"/proc/{vm['pid']}/root"
-    devhost.run("mkdir -p /run/nexus/vms/aaaaaaaaaaaaa")  # as of another VM
-    try:
-        for place in ("/run/nexus/vms", "/var/lib/nexus/vms"):
-            assert devhost.out(f"ls {seen}{place}") == vm["id"]
-        assert devhost.out(f"ls {seen}/run/nexus {seen}/var/lib/nexus | grep -v :").split() == [
-            "vms",
-            "vms",
-        ]
-    finally:
-        devhost.run("rmdir /run/nexus/vms/aaaaaaaaaaaaa")
+    assert set(devhost.out(f"ls /proc/{vm['pid']}/root").split()) == {
+        *("api", "dev", "disk", "firecracker", "firecracker.pid", "guest", "run", "vsock")
+    }
+
+
+def _reaches(devhost, user, path):
+    """Whether a user can read a file or connect to a socket."""
+    connect = f'import socket; socket.socket(socket.AF_UNIX).connect("{path}")'
+    read = f'import os; os.close(os.open("{path}", os.O_RDONLY))'
+    as_user = f"setpriv --reuid {user} --regid {user} --init-groups python3 -IS -c"
+    code = connect if path.endswith(".sock") else read
+    return devhost.run(f"{as_user} '{code}'", check=False).returncode == 0
+
+
+DISK, API, AGENT = (
+    "/var/lib/nexus/vms/{}/overlay.img",
+    "/run/nexus/vms/{}/api/api.sock",
+    "/run/nexus/vms/{}/vsock/agent.sock",
+)
+VMM, NETD, DNS, GATEWAY = (
+    f"/run/nexus/{name}/{name}.sock" for name in ("vmm", "netd", "dns", "gateway")
+)
+SECRETS = (
+    *("/etc/shadow", "/etc/nexus/mcp-token", "/etc/nexus/tls/server.key"),
+    *("/var/lib/nexus/vmm/vmm.db", "/var/lib/nexus/netd/netd.db"),
+)
+EVERYTHING = (DISK, API, AGENT, VMM, NETD, DNS, GATEWAY, *SECRETS)
+OWN = {
+    "nexus-vmm": {DISK, API, VMM, "/var/lib/nexus/vmm/vmm.db"},
+    "nexus-netd": {VMM, NETD, DNS, "/var/lib/nexus/netd/netd.db"},
+    "nexus-gateway": {VMM, AGENT, GATEWAY},
+    "nexus-dns": {DNS},
+    "nexus-console": set(),
+    "nobody": set(),
+}
+"""What each user reaches of all that; for a socket, that it may connect."""
+
+
+@pytest.mark.parametrize("user", OWN)
+def test_a_service_reaches_what_it_needs_and_nothing_else(devhost, hello, user):
+    vm = devhost.json("vm", "inspect", hello)
+    reached = {place for place in EVERYTHING if _reaches(devhost, user, place.format(vm["id"]))}
+    assert reached == OWN[user]
+
+
+EXPOSURE = re.compile(r"^\| `(nexus-[a-z@]+)` \| ([0-9.]+) \|", re.MULTILINE)
+
+
+def test_the_exposure_of_each_unit_is_what_the_manual_says(devhost, hello):
+    vm = devhost.json("vm", "inspect", hello)
+    said = dict(EXPOSURE.findall((ROOT / "docs/security.md").read_text()))
+    units = ("nexus-vmm", "nexus-gateway", "nexus-netd", "nexus-dns", "nexus-drain", "nexus-vm@")
+    found = {}
+    for unit in units:
+        name = unit + vm["id"] if unit.endswith("@") else unit
+        report = devhost.out(f"systemd-analyze security --no-pager {name}.service")
+        found[unit] = re.search(r"Overall exposure level for \S+: ([0-9.]+)", report)[1]
+    assert found == said
+    assert max(float(found[unit]) for unit in ("nexus-vmm", "nexus-gateway")) <= 1.5
+    assert float(found["nexus-netd"]) <= 2.0
