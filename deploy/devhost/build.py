@@ -19,7 +19,8 @@ _DATA_SIZE = "32G"
 """Both disks are sparse files: they take the space that is used."""
 
 _GUEST = ("bin", "host", "images", "kernels", "runtime.img")
-_SOURCES = ("protos", "services", "cli", "deploy", "docs/architecture.md", "requirements.lock")
+_DOCS = ("docs/architecture.md", "docs/security.md")
+_SOURCES = ("protos", "services", "cli", "deploy", *_DOCS, "requirements.lock")
 
 
 def build(layout: Layout) -> None:
