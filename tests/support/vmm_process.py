@@ -107,8 +107,11 @@ async def hosting(directory, launch=vmm_units.jailed):
     async with message_bus(directory) as service.address:
         service.systemd = FakeSystemd(service.model)
         await service.systemd.connect(service.address)
-        yield service
-        if service.process is not None:
-            await service.kill()
-        await service.model.close()
-        await service.systemd.close()
+        try:
+            yield service
+        finally:
+            if service.process is not None:
+                await service.kill()
+            service.model.changed.clear()  # nobody is there to hear of the ends
+            await service.model.close()
+            await service.systemd.close()

@@ -22,7 +22,6 @@ from nexus_vmm.tags import check_tags
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
 
     from nexus_rpc.masks import Mask
     from nexus_vmm.states import State
@@ -30,24 +29,21 @@ if TYPE_CHECKING:
 
 
 class _Order(NamedTuple):
-    """What a list is ordered by: in SQL, its type, and of a VM."""
+    """What a list is ordered by, in SQL, and its type."""
 
     column: str
     kind: type[str | int]
-    of: Callable[[Vm], str | int]
 
 
 # A record that is damaged must not keep others from being listed.
 _SPEC = "CASE WHEN json_valid(vms.spec) THEN vms.spec ELSE '{}' END"
-_CREATED = _Order("vms.seq", int, lambda vm: vm.seq)
+_CREATED = _Order("vms.seq", int)
 _ORDERS: dict[vmm_pb2.VmOrder.ValueType, _Order] = {
     vmm_pb2.VM_ORDER_UNSPECIFIED: _CREATED,
     vmm_pb2.VM_ORDER_CREATE_TIME: _CREATED,
-    vmm_pb2.VM_ORDER_NAME: _Order("vms.name", str, lambda vm: vm.name),
-    vmm_pb2.VM_ORDER_STATE_TIME: _Order("vms.changed", int, lambda vm: vm.changed),
-    vmm_pb2.VM_ORDER_MEMORY: _Order(
-        f"ifnull({_SPEC} ->> 'memory_mib', 0)", int, lambda vm: vm.spec.memory_mib
-    ),
+    vmm_pb2.VM_ORDER_NAME: _Order("vms.name", str),
+    vmm_pb2.VM_ORDER_STATE_TIME: _Order("vms.changed", int),
+    vmm_pb2.VM_ORDER_MEMORY: _Order(f"CAST(ifnull({_SPEC} ->> 'memory_mib', 0) AS INTEGER)", int),
 }
 """VMs that are equal by it are told apart by their `seq`, which counts creations."""
 
@@ -105,10 +101,14 @@ class Listing:
         vms = [to_vm(row) for row in found[: self.size]]
         told = vms if self.mask and self.mask.names("history") else []
         histories = {vm.seq: rows.history(db, vm.seq) for vm in told}
-        return Page(vms, histories, self._token(vms[-1]) if len(found) > self.size else "")
+        more = len(found) > self.size
+        return Page(vms, histories, self._token(db, vms[-1].seq) if more else "")
 
-    def _token(self, vm: Vm) -> str:
-        return paging.seal(self.scope, self.order.of(vm), vm.seq)
+    def _token(self, db: sqlite3.Connection, seq: int) -> str:
+        # As SQL has it: of a damaged record the VM does not tell.
+        query = f"SELECT {self.order.column} FROM vms WHERE seq = ?"  # noqa: S608  # of the table above
+        (place,) = db.execute(query, (seq,)).fetchone()
+        return paging.seal(self.scope, place, seq)
 
 
 def check_listing(request: vmm_pb2.ListVmsRequest) -> Listing:

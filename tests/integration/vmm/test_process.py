@@ -109,6 +109,39 @@ async def test_a_stop_does_not_wait_for_those_that_follow_a_console(service):
         assert await asyncio.wait_for(service.process.wait(), SECONDS) == 0
 
 
+async def test_a_watch_carries_on_over_a_kill_and_tells_of_a_lost_database(service):
+    await service.call("CreateVm", name="stays")
+    gone = (await service.call("CreateVm", name="goes")).vm
+    _, _, synced = await told(service)
+    new = (await service.call("CreateVm", name="new")).vm
+    await service.call("DeleteVm", vm="goes")
+    await service.kill()
+    await service.start()
+    first, second, again = await told(service, synced.revision)
+    assert (first.vm.id, second.deleted_vm_id) == (new.id, gone.id)
+    assert synced.revision < first.revision < second.revision == again.revision
+    await service.kill()
+    for path in (service.directory / "state").glob("vmm.db*"):
+        path.unlink()
+    await service.start()
+    missed, last = await told(service, again.revision)
+    assert (missed.missed, last.synced) == (True, True)
+
+
+async def told(service, after=0):
+    """Return what a watch tells up to and with `synced`."""
+    events = []
+    async with (
+        asyncio.timeout(SECONDS),
+        grpc.aio.insecure_channel(f"unix:{service.directory}/server/vmm.sock") as channel,
+    ):
+        request = pb.WatchVmsRequest(after_revision=after)
+        watch = vmm_pb2_grpc.VmServiceStub(channel).WatchVms(request, wait_for_ready=True)
+        while not events or not events[-1].synced:
+            events.append(await watch.read())
+    return events
+
+
 STEPS = ("CreateVm", "StartVm", "StopVm", "StartVm", "StopVm", "DeleteVm")
 
 

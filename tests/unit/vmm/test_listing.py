@@ -164,3 +164,20 @@ def test_histories_come_where_the_mask_names_them(db):
     request = pb.ListVmsRequest(page_size=2, field_mask=FieldMask(paths=["history", "name"]))
     page = check_listing(request).page(db)
     assert page.histories == {vm.seq: [] for vm in page.vms}
+
+
+@pytest.mark.parametrize("order", KEYS)
+@pytest.mark.parametrize(
+    "spec", ["{", '{"memory_mib": "x", "tags": 7}', '{"memory_mib": 256}', "7"]
+)
+def test_a_damaged_record_keeps_no_other_from_being_listed(db, order, spec):
+    db.execute("BEGIN")
+    for number in range(0, 60, 7):
+        db.execute("UPDATE vms SET spec = ? WHERE id = ?", (spec, f"{number:013}"))
+    for descending in (False, True):
+        request = pb.ListVmsRequest(page_size=3, order_by=order, descending=descending)
+        assert len({vm.seq for vm in listed(db, request)}) == 60
+    wanted = pb.VmFilter(tags={"team": ""}, image="debian")
+    found = listed(db, pb.ListVmsRequest(filter=wanted))
+    db.execute("ROLLBACK")
+    assert all(dict(vm.spec.tags)["team"] for vm in found)
