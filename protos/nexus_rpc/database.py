@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from nexus_rpc.errors import ResourceExhausted
+from nexus_rpc.reserve import Reserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,37 +28,49 @@ class DatabaseError(Exception):
 class Database:
     """One SQLite file and the thread that works on it. Use `Database.open`."""
 
-    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, thread: ThreadPoolExecutor, reserve: Reserve
+    ) -> None:
         self._connection = connection
         self._thread = thread
+        self._reserve = reserve
 
     @classmethod
-    async def open(cls, path: Path, migrations: Sequence[str]) -> Database:
+    async def open(cls, path: Path, migrations: Sequence[str], reserve: int = 0) -> Database:
         """Open the file at `path`, creating it if needed, and bring its schema up to date.
 
         `migrations` are scripts; number N brings version N to N + 1. The list only ever grows.
         A database of a newer version, or a damaged one, is left as it is: DatabaseError.
+        `reserve` bytes of the disk are kept back, for opening it and for urgent writes.
         """
+        kept = Reserve(path.with_suffix(".reserve"), reserve)
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
         loop = asyncio.get_running_loop()
         try:
-            connection = await loop.run_in_executor(thread, _open, path, migrations)
+            connection = await loop.run_in_executor(thread, _open, path, migrations, kept)
         except BaseException:
             thread.shutdown(wait=False)
             raise
-        return cls(connection, thread)
+        return cls(connection, thread, kept)
 
     async def read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run `work` on the database thread; it must not write."""
         return await self._run(work, "BEGIN")
 
-    async def write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    async def write(self, work: Callable[[sqlite3.Connection], _T], *, urgent: bool = False) -> _T:
         """Run `work` in one transaction: all of it is durable on return, or none of it happened.
 
         Once begun it is finished even if the caller is cancelled, so the caller's view and the
-        file never part half-way. Raises ResourceExhausted (DISK_FULL, DISK_UNWRITABLE).
+        file never part half-way. Raises ResourceExhausted (DISK_FULL, DISK_UNWRITABLE). What is
+        `urgent`, as it will make room, may use what is kept back of a full disk.
         """
-        return await self._run(work, "BEGIN IMMEDIATE")
+        if not urgent:
+            return await self._run(work, "BEGIN IMMEDIATE")
+        loop = asyncio.get_running_loop()
+        reserve = self._reserve
+        return await loop.run_in_executor(
+            self._thread, _transact_at_last, self._connection, work, reserve
+        )
 
     async def close(self) -> None:
         """Finish what is under way and close the file."""
@@ -67,6 +80,19 @@ class Database:
     async def _run(self, work: Callable[[sqlite3.Connection], _T], begin: str) -> _T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, _transact, self._connection, work, begin)
+
+
+def _transact_at_last(
+    connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T], reserve: Reserve
+) -> _T:
+    try:
+        result = _transact(connection, work, "BEGIN IMMEDIATE")
+    except ResourceExhausted as error:
+        if error.reason != "DISK_FULL" or not reserve.drop():
+            raise
+        result = _transact(connection, work, "BEGIN IMMEDIATE")
+    reserve.fill()
+    return result
 
 
 def _transact(
@@ -104,7 +130,14 @@ def _of_the_disk(connection: sqlite3.Connection, error: BaseException) -> Resour
     )
 
 
-def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
+def _open(path: Path, migrations: Sequence[str], reserve: Reserve) -> sqlite3.Connection:
+    reserve.drop()
+    connection = _connect(path, migrations)
+    reserve.fill()
+    return connection
+
+
+def _connect(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
     # Only the database thread uses it, but close() may come from whichever thread that is.
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from nexus_vmm.settings import Settings
     from nexus_vmm.vm import Spec
 
+_RESERVE = 4 * 1024 * 1024
+"""Bytes of the disk that are kept back, so that VMs can be stopped and deleted when it is full."""
+
 _HOST_BOOT = Path("/proc/sys/kernel/random/boot_id")
 """A fresh id for each boot of the host (random(4))."""
 
@@ -51,7 +54,7 @@ async def compose(
     places = Places(settings.vms_dir, settings.run_dir)
     assets = Assets(settings.guest_dir)
     hub = Hub()
-    database = await Database.open(settings.state_dir / "vmm.db", rows.MIGRATIONS)
+    database = await Database.open(settings.state_dir / "vmm.db", rows.MIGRATIONS, _RESERVE)
     stack.push_async_callback(database.close)
     config = SettingStore(database)
     await config.check()

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nexus_rpc.errors import ResourceExhausted
+from nexus_rpc.errors import AlreadyExists, ResourceExhausted
 from nexus_vmm.places import make_directory, remove_directory
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def make_home(places: Places, vm_id: str, disk_mib: int) -> None:
     """Make the VM's directory with its disk and console log; what is there already stays.
 
-    Raises ResourceExhausted (DISK_FULL). Blocks on the disk.
+    Raises ResourceExhausted (DISK_FULL, DISK_UNWRITABLE), and AlreadyExists (VM_ID_TAKEN) for a
+    disk of another size that holds data. Blocks on the disk.
     """
     home = places.home(vm_id)
     try:
@@ -36,6 +38,10 @@ def make_home(places: Places, vm_id: str, disk_mib: int) -> None:
         make_directory(places.console(vm_id), 0o770)
         _make_disk(places.disk(vm_id), disk_mib * _MIB)
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise ResourceExhausted(
+                "DISK_UNWRITABLE", f"{places.vms_dir} is on a disk that is read-only; mend that"
+            ) from error
         if error.errno not in _FULL:
             raise
         raise ResourceExhausted(
@@ -76,8 +82,16 @@ def discard_home(places: Places, vm_id: str) -> bool:
 
 
 def _make_disk(path: Path, size: int) -> None:
-    if path.exists() and path.stat().st_size == size:
-        return
+    with suppress(FileNotFoundError):
+        known = path.stat()
+        if known.st_size == size:
+            return
+        if known.st_blocks:
+            raise AlreadyExists(
+                "VM_ID_TAKEN",
+                f"{path} holds the data of an earlier VM, and has {known.st_size // _MIB} MiB: ask "
+                "for a disk of that size to have it, or remove it",
+            )
     half = path.with_suffix(".new")
     handle = os.open(half, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o660)
     try:

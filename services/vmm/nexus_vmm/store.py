@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from nexus_vmm.vm import Boot, Exit, Lifetime, Network, Spec, Transition
     from nexus_vmm.watch import Hub
 
+_MAKES_ROOM = frozenset({Event.STOP, Event.DELETE})
+
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T", bound="Vm | Gone | None")
 _V = TypeVar("_V", bound="Vm | None")
@@ -173,10 +175,10 @@ class Store:
         FailedPrecondition (VM_STATE), NotFound, ResourceExhausted (NO_CAPACITY, QUOTA_EXCEEDED),
         or Elsewhere.
         """
-
         async with self._order:
             begun = await self._database.write(
-                lambda db: moves.begin(db, self._admission, request, ref, event, locked=locked)
+                lambda db: moves.begin(db, self._admission, request, ref, event, locked=locked),
+                urgent=event in _MAKES_ROOM,
             )
             if begun.vm and not begun.done:
                 self._tell_unless_known(begun.vm)
@@ -278,11 +280,11 @@ class Store:
         What follows is up to its restart policy; `words` are its console's last. `request` is done
         with STOP and forgotten with START_FAILED.
         """
-
         return await self._commit(
             lambda db: moves.rested(
                 db, request, vm_id, event=event, end=end, words=words, at=moment()
-            )
+            ),
+            urgent=event in _MAKES_ROOM,
         )
 
     async def report(self, ref: str, boot: str, event: Event, reason: str) -> Vm:
@@ -333,7 +335,7 @@ class Store:
                 requests.finish(db, request.id)
             return gone
 
-        await self._commit(work)
+        await self._commit(work, urgent=True)
 
     async def _amend(self, work: Callable[[sqlite3.Connection], tuple[Vm, bool]]) -> Vm:
         async with self._order:
@@ -351,9 +353,11 @@ class Store:
                 self._hub.publish(vm)
         return vm
 
-    async def _commit(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    async def _commit(
+        self, work: Callable[[sqlite3.Connection], _T], *, urgent: bool = False
+    ) -> _T:
         async with self._order:
-            change = await self._database.write(work)
+            change = await self._database.write(work, urgent=urgent)
             if change is not None:
                 self._told(change)
         return change
