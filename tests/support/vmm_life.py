@@ -185,7 +185,7 @@ class Vmm:
         body = vmm_pb2.UpdateNetworkInterfaceRequest(vm=vm, request_id=request_id)
         body.network.ipv4 = network.ipv4
         request = Request(request_id, "UpdateNetworkInterface", body)
-        return await self.store.set_network(request, vm, network)
+        return await self.supervisor.set_network(request, vm, network)
 
     async def until(self, vm_id, state):
         """Return the VM once it is in `state`."""

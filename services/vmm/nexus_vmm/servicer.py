@@ -196,7 +196,7 @@ class VmServicer(vmm_pb2_grpc.VmServiceServicer):
         self, request: vmm_pb2.UpdateNetworkInterfaceRequest, context: Context
     ) -> vmm_pb2.UpdateNetworkInterfaceResponse:
         """Change the addresses of a VM's interface."""
-        vm = await self._store.set_network(
+        vm = await self._supervisor.set_network(
             _request("UpdateNetworkInterface", request.request_id, request),
             check_vm_ref("vm", request.vm),
             check_interface("network", request.network),

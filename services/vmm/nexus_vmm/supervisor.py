@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nexus_vmm.calls import Begun, Request
     from nexus_vmm.driver import Driver
     from nexus_vmm.store import Store
-    from nexus_vmm.vm import Spec, Vm
+    from nexus_vmm.vm import Network, Spec, Vm
     from nexus_vmm.work import Work
 
 
@@ -78,19 +78,31 @@ class Supervisor:
         self, request: Request, ref: str, wanted: Spec, fields: Sequence[str], etag: str
     ) -> Vm:
         """Change a VM's spec (see UpdateVm)."""
-        vm = await self._store.update(request, ref, wanted, fields, etag)
-        self.keeper.schedule(vm)
-        return vm
+        return await self.work.run(self._update(request, ref, wanted, fields, etag))
+
+    async def set_network(self, request: Request, ref: str, network: Network) -> Vm:
+        """Change the addresses of a VM's interface (see UpdateNetworkInterface)."""
+        return await self.work.run(self._store.set_network(request, ref, network))
 
     async def touch(self, ref: str) -> Vm:
         """Note that a VM is in use (see TouchVm)."""
-        return await self.expiry.touch(await self._store.find(ref))
+        return await self.work.run(self._touch(ref))
 
     async def drain(self, grace: float) -> int:
         """Stop all VMs, and start none any more; return how many were stopped (see DrainVms)."""
         self._draining = True
         self.keeper.close()
         return await self.work.run(drain(self._store, self.steps, self.work, grace))
+
+    async def _update(
+        self, request: Request, ref: str, wanted: Spec, fields: Sequence[str], etag: str
+    ) -> Vm:
+        vm = await self._store.update(request, ref, wanted, fields, etag)
+        self.keeper.schedule(vm)
+        return vm
+
+    async def _touch(self, ref: str) -> Vm:
+        return await self.expiry.touch(await self._store.find(ref))
 
     async def _create(self, request: Request, vm_id: str, name: str, spec: Spec) -> Vm:
         vm_id = await self._store.reserve(request, vm_id)

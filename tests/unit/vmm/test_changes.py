@@ -2,11 +2,14 @@
 
 import asyncio
 import sqlite3
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import vmm_guest
+from vmm_guest import NETWORK
 from vmm_life import living
 
 from nexus_rpc.database import Database
@@ -154,6 +157,45 @@ async def test_a_watcher_carries_on_over_a_restart_of_vmm(host):
 
     await host.live(first)
     await host.live(second)
+
+
+CALLS = {
+    "update": lambda vmm: vmm.update(("tags",), tags=(("team", "blue"),)),
+    "set_network": lambda vmm: vmm.set_network(replace(NETWORK, ipv4="172.16.0.9/12")),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_change_whose_caller_hung_up_is_told(host, call, monkeypatch):
+    begun, gate = threading.Event(), threading.Event()
+    write = host.database.write
+
+    async def slow(work, **options):
+        def held(db):
+            result = work(db)
+            begun.set()
+            gate.wait(5)
+            return result
+
+        return await write(held, **options)
+
+    async def life(vmm):
+        await vmm.create(network=NETWORK)
+        monkeypatch.setattr(host.database, "write", slow)
+        calling = asyncio.create_task(CALLS[call](vmm))
+        await asyncio.to_thread(begun.wait, 5)
+        calling.cancel()
+        await asyncio.wait({calling})
+        watch = vmm.hub.watch(vmm.hub._last)
+        gate.set()
+        async for _, what in watch:
+            if not isinstance(what, Synced):
+                break
+        await watch.aclose()
+        assert await vmm.store.all() == vmm.hub.present() == [what]
+
+    async with asyncio.timeout(10):
+        await host.live(life)
 
 
 async def test_a_database_that_was_lost_is_missed(tmp_path):
