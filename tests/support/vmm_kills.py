@@ -6,6 +6,7 @@ vmm is started again.
 
 from dataclasses import dataclass, field
 
+from vmm_driver import Process, World
 from vmm_fates import Host
 from vmm_stage import QUIET, Stage
 
@@ -90,8 +91,9 @@ def survive(kill, random, depth=1):
     power = random.random() < 0.25
     if power:
         kill.host.lose_power()
-    elif world.processes and random.random() < 0.25:
-        world.end(random.choice(sorted(world.processes)))
+    elif world.processes and random.random() < 0.3:
+        meanwhile = random.choice((World.end, _restart))
+        meanwhile(world, random.choice(sorted(world.processes)))
     kill.witness.meets(kill.host)
     left = list(kill.witness.looks[-1].values())
     stage = Stage(random.random(), kill.host, kill.witness, kill.now)
@@ -121,9 +123,20 @@ def survive(kill, random, depth=1):
     return kills
 
 
+def _restart(world, vm_id):
+    """Have somebody else restart a VM's unit."""
+    world.end(vm_id)
+    del world.ends[vm_id]
+    world.processes[vm_id] = Process(f"somebody's, {len(world.processes.boots)}", 1)
+
+
 def _check_adopted(stage, left):
     """Assert that what ran as recorded, and was to, runs on."""
     for vm in left:
+        if vm.state not in LIVE and vm.goal is Goal.RUN and vm.id in stage.found:
+            # It was being started, and had got so far.
+            now = stage.witness.looks[-1][vm.id]
+            assert (now.boot, now.state in LIVE) == (stage.found[vm.id], True), f"{vm} became {now}"
         if stage.found.get(vm.id) == vm.boot and vm.goal in (Goal.RUN, Goal.PAUSE):
             now = stage.witness.looks[-1][vm.id]
             assert (now.boot, now.state in LIVE) == (vm.boot, True), f"{vm} became {now}"

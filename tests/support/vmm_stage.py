@@ -12,10 +12,10 @@ from vmm_fates import Fates, Host
 from vmm_life import Vmm, check
 from vmm_witness import CALL, Witness, ended_at
 
-from nexus_rpc.errors import NexusError, Unavailable
+from nexus_rpc.errors import NexusError, ResourceExhausted, Unavailable
 from nexus_vmm.ladder import HEARD
 from nexus_vmm.states import LIVE, State
-from nexus_vmm.vm import Condition, Vm
+from nexus_vmm.vm import Condition, Goal, Vm
 
 QUIET = 3_600
 """Seconds after which nothing is under way any more."""
@@ -35,7 +35,7 @@ class Stage:
         self.host = host or Host.new()
         self.witness = witness or Witness(self.host.room.memory)
         self.found = {}
-        """The boots of the processes that there were before the last start of vmm."""
+        """The boots of the machines that there were before the last start of vmm."""
         self.under_way = {}
         self.failed = []
         self.lives = 0
@@ -60,7 +60,11 @@ class Stage:
 
     def be_up(self):
         """Start vmm, as often as it takes: a failure that ends it while it reconciles passes."""
-        self.found = {vm_id: one.boot for vm_id, one in self.host.world.processes.items()}
+        self.found = {
+            vm_id: process.boot
+            for vm_id, process in self.host.world.processes.items()
+            if process.booted
+        }
         self.loop.about, self.loop.ran = self._about, self._ran
         self.witness.meets(self.host)
         while True:
@@ -192,6 +196,8 @@ class Stage:
         assert not self.under_way, [str(call) for call, _ in self.under_way.values()]
         if not self.failed:
             self.agree()
+        elif len(self.failed) == 1 and not isinstance(self.failed[0], ResourceExhausted):
+            self._check_goals()
         self.kill()
         self.failed.clear()
         self.wait(QUIET)
@@ -200,6 +206,10 @@ class Stage:
     def drain(self, power):
         """Shut the host down, or only vmm, once all VMs are stopped."""
         self.heal()
+        self.wait(QUIET)
+        known = [(vm, vm.restarts) for vm in self.vms()]
+        ran = {vm.id for vm, its in known if vm.state in LIVE or its.due or its.drained}
+        ran |= {vm.id for vm in self.vms(State.CRASHED, State.FAILED)}
         vmm_calls.drain(self)
         self.wait(QUIET)
         assert not self.vms(*LIVE)
@@ -208,8 +218,7 @@ class Stage:
         self.wait(QUIET)
         for vm in before:
             now = self.witness.looks[-1].get(vm.id)
-            wanted = vm.restarts.drained or vm.state in (State.CRASHED, State.FAILED)
-            if power and wanted and vm.spec.restart.condition is not Condition.NONE:
+            if power and vm.id in ran and vm.spec.restart.condition is not Condition.NONE:
                 assert now is None or now.boot != vm.boot or "room" in now.reason, now
             elif now is None or (now.state, now.boot) != (vm.state, vm.boot):
                 assert ended_at(vm), f"{vm} became {now}"
@@ -220,6 +229,13 @@ class Stage:
         check(vms, self.host.world)
         assert not [vm for vm in vms if ended_at(vm)]
         assert sorted(self.vmm.hub.present(), key=lambda vm: vm.seq) == vms
+
+    def _check_goals(self):
+        """Assert that a call of the driver that failed left nothing wanted that is not so."""
+        for vm in self.vms(*LIVE):
+            assert vm.goal is (Goal.PAUSE if vm.state is State.PAUSED else Goal.RUN), vm
+            process = self.host.world.processes.get(vm.id)
+            assert process is None or process.paused == (vm.state is State.PAUSED), vm
 
     def processes(self):
         """Return the ids of VMs with a process."""

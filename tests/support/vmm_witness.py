@@ -177,6 +177,9 @@ class Witness:
         assert (now.pid != 0) == (now.state in LIVE), now
         if state is State.STOPPED and before.state in LIVE:
             assert now.id not in world.processes, f"{now} has a process"
+        process = world.processes.get(now.id)
+        if state is State.CRASHED and before.state in LIVE and before.goal is not Goal.AGAIN:
+            assert process is None or process.boot != before.boot, f"{before} lives"
 
     def _judge_goal(self, before, now, chain):
         """Judge that something else is wanted of a VM: by whom?"""
@@ -324,7 +327,9 @@ def ended_at(vm):
 
 
 def _has_expired(vm):
-    ttl, at = vm.spec.ttl, moment()
-    life = lifetime.shift(vm.lifetime, at)
+    """Whether so much time has gone by, whatever the clock was set to meanwhile."""
+    ttl, life, at = vm.spec.ttl, vm.lifetime, moment()
+    since_boot = at.wall - at.offset
     ends = [(life.began, ttl.max_seconds), (life.used, ttl.idle_seconds)]
-    return any(since + 1e6 * whole <= at.wall for since, whole in ends if since and whole)
+    gone = [since_boot - (since - life.offset) - 1e6 * whole for since, whole in ends if whole]
+    return bool(life.began) and max(gone, default=-2e6) > -1e6

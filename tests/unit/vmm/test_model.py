@@ -17,7 +17,7 @@ from vmm_stage import Stage
 from nexus_vmm.vm import Condition, Delay, ExpireAction, RestartPolicy, TimeToLive
 
 CLIENTS = 16
-MEMORY_MIB = 512
+MEMORY_MIB = 300
 """Of the host: not for all VMs that there may be."""
 NAMES = ("ant", "bee", "cat")
 IDS = ("aaaaaaaaaaaaa", "bbbbbbbbbbbbb")
@@ -172,7 +172,7 @@ class Stories(RuleBasedStateMachine):
 
 TestStories = seed(int(os.environ.get("NEXUS_MODEL_SEED", "1")))(Stories).TestCase
 TestStories.settings = settings(
-    max_examples=int(os.environ.get("NEXUS_MODEL_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("NEXUS_MODEL_EXAMPLES", "100")),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
