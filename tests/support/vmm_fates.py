@@ -9,12 +9,14 @@ import dataclasses
 import errno
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import vmm_life
 from vmm_driver import World
 
 from nexus_rpc.database import Database
 from nexus_rpc.errors import FailedPrecondition, ResourceExhausted, Unavailable
+from nexus_rpc.reserve import Reserve
 
 FAILURES = {
     "systemd": lambda: Unavailable("SYSTEMD_UNREACHABLE", "systemd does not answer"),
@@ -27,6 +29,11 @@ FAILURES = {
 def no_room():
     """Return the failure of a write of the database on a full disk."""
     return ResourceExhausted("DISK_FULL", "no room on the host")
+
+
+def read_only():
+    """Return the failure of a write of the database on a disk that takes none any more."""
+    return ResourceExhausted("DISK_UNWRITABLE", "the disk is read-only")
 
 
 class Fates(vmm_life.Chaos):
@@ -133,7 +140,8 @@ def _database(content):
     if content is None:
         for script in vmm_life.rows.MIGRATIONS:
             connection.executescript(script)
-    return Database(connection, ThreadPoolExecutor(max_workers=1))
+    nothing = Reserve(Path("reserve"), 0)
+    return Database(connection, ThreadPoolExecutor(max_workers=1), nothing)
 
 
 def _copied(world):

@@ -65,7 +65,7 @@ BY_ITSELF = {
 """What vmm brings about without a call, or once it carries on from a kill."""
 
 FAILURES = {"BOOT_FAILED", "IMAGE_NOT_FOUND", "START_TIMEOUT", "SYSTEMD_UNREACHABLE"}
-FAILURES |= {"UNIT_FAILED", "DISK_FULL", "PAUSE_REFUSED", "FIRECRACKER_SILENT"}
+FAILURES |= {"UNIT_FAILED", "DISK_FULL", "DISK_UNWRITABLE", "PAUSE_REFUSED", "FIRECRACKER_SILENT"}
 """Reasons of what may go wrong though the table allows it."""
 
 

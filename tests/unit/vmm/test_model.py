@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from vmm_calls import ENDS, GUEST
-from vmm_fates import FAILURES, Host, no_room
+from vmm_fates import FAILURES, Host, no_room, read_only
 from vmm_stage import Stage
 
 from nexus_vmm.vm import Condition, Delay, ExpireAction, RestartPolicy, TimeToLive
@@ -97,7 +97,7 @@ troubles = st.one_of(
     st.tuples(st.just("ends"), st.integers(0, 9), st.sampled_from(ENDS)),
     st.tuples(st.just("ends"), st.integers(0, 9), st.sampled_from(ENDS)),
     st.tuples(st.just("fails"), st.integers(0, 30), st.sampled_from(tuple(FAILURES.values()))),
-    st.tuples(st.just("is full"), st.integers(0, 30), st.just(no_room)),
+    st.tuples(st.just("is full"), st.integers(0, 30), st.sampled_from((no_room, read_only))),
     st.tuples(
         st.just("obey"), st.booleans(), st.sampled_from(("", "", "Invalid Elf magic number"))
     ),
