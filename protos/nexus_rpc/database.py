@@ -125,8 +125,8 @@ def _of_the_disk(connection: sqlite3.Connection, error: BaseException) -> Resour
         return ResourceExhausted("DISK_FULL", why)
     return ResourceExhausted(
         "DISK_UNWRITABLE",
-        f"{path} cannot be written ({error}): its disk is read-only or broken; mend that, and all "
-        "goes on",
+        f"{path} cannot be written ({error}): its disk is read-only or broken; mend that, and "
+        "restart the service if it was started meanwhile",
     )
 
 
@@ -171,7 +171,7 @@ def _unusable(path: Path, error: sqlite3.DatabaseError) -> DatabaseError:
     if isinstance(error, sqlite3.OperationalError):
         way_out = "the file itself may be whole: look at the disk's room and at who may write there"
     else:
-        way_out = "put back a copy of it; without it, all that it knew is forgotten"
+        way_out = "put back a copy of it, as recovery.md says; without it, all it knew is forgotten"
     return DatabaseError(f"{path} cannot be used ({error}); {way_out}")
 
 
