@@ -19,6 +19,10 @@ def _rows(service, query):
         database.close()
 
 
+def _is_id(name):
+    return len(name) == 13 and "." not in name
+
+
 def _vm_id(unit):
     return unit.partition("@")[2].partition(".")[0]
 
@@ -67,8 +71,8 @@ def look():
         "units": _units(),
         "processes": _processes(),
         "cgroups": [_vm_id(path.name) for path in _SLICE.glob("nexus-vm@*.service")],
-        "homes": [path.name for path in _HOMES.iterdir()],
-        "runs": [path.name for path in _RUNS.iterdir()],
+        "homes": [path.name for path in _HOMES.iterdir() if _is_id(path.name)],
+        "runs": [path.name for path in _RUNS.iterdir() if _is_id(path.name)],
         "taps": [_vm_id(alias) for alias in _aliases() if alias.startswith("nexus-vm@")],
     }
 

@@ -6,7 +6,7 @@ The points of a seed are always the same: point N of seed S can be had alone.
 from dataclasses import dataclass
 from random import Random
 
-UNIT = ("kill", "stop", "restart")
+UNIT = ("kill", "stop", "try-restart")
 """What somebody else has systemd do to a VM's unit."""
 
 OPERATIONS = {
