@@ -71,6 +71,9 @@ class Expiry:
     def _schedule(self, vm: Vm) -> None:
         if vm.id in self._retries:
             return  # it is woken for that
+        if not (vm.spec.ttl.max_seconds or vm.spec.ttl.idle_seconds):
+            self._forget(vm.id)
+            return
         at = moment()
         plan = lifetime.plan(self._known(vm, at), at)
         if plan.due is not Due.NOTHING:

@@ -24,7 +24,7 @@ DAMAGES = {
     "spec without memory": ("spec", lambda spec: {k: spec[k] for k in spec if k != "memory_mib"}),
     "spec with something unknown": ("spec", lambda spec: spec | {"gpu": 1}),
     "spec of an unknown policy": ("spec", lambda spec: spec | {"restart": {"condition": "?"}}),
-    "spec as deep as it gets": ("spec", "[" * 100_000),
+    "spec as deep as it gets": ("spec", "[" * 5_000),
     "restarts": ("restarts", '{"ends": ["now"]}'),
     "lifetime": ("lifetime", '{"began": null}'),
     "last exit": ("last_exit", '{"code": 0}'),

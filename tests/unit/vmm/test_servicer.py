@@ -80,6 +80,8 @@ async def test_the_life_of_a_vm(vmm):
         ),
         (pb.StartVmRequest(), "vm"),
         (pb.StopVmRequest(vm="a", grace_seconds=301), "grace_seconds"),
+        (pb.DrainVmsRequest(grace_seconds=301), "grace_seconds"),
+        (pb.TouchVmRequest(vm="A b"), "vm"),
         (pb.DeleteVmRequest(vm="a b"), "vm"),
         (pb.GetVmRequest(vm="../a"), "vm"),
         (pb.GetConsoleLogRequest(vm=""), "vm"),

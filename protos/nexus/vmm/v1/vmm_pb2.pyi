@@ -307,7 +307,8 @@ class TimeToLive(_message.Message):
     """Seconds from the StartVm (or ResumeVm) on, 10 to 31,536,000. 0: no end."""
     idle_seconds: _builtins.int
     """Seconds without use, 10 to 31,536,000: no exec, file or tool call (see TouchVm), nothing typed
-    into its console, and no packet through its TAP. 0: no end.
+    into its console, and no packet through its TAP. Packets are looked for four times in it, so a VM
+    may be idle for a quarter longer than this, never for less. 0: no end.
     """
     action: Global___ExpireAction.ValueType
     """What then happens. Default: it is stopped."""
@@ -589,7 +590,9 @@ class Vm(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When its time to live ends, as things are; not set without one, or while it does not count."""
+        """When its time to live ends, as things are; not set without one, or while it does not count. Of an
+        idle time it is the earliest: a later use may be known than is told here (see TouchVm).
+        """
 
     @_builtins.property
     def last_exit(self) -> Global___Exit:
