@@ -43,8 +43,9 @@ async def drain(store: Store, steps: Steps, work: Work, grace: float) -> int:
                 _log.error("VM %s cannot be stopped: %s", vm_id, error)
                 failures.append(error)
 
+    vms = sorted(await store.all(), key=_began, reverse=True)
     async with asyncio.TaskGroup() as tasks:
-        for vm in sorted(await store.all(), key=_began, reverse=True):
+        for vm in vms:
             tasks.create_task(stop(vm.id))
     if failures:
         raise failures[0]
