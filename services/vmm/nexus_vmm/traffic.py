@@ -16,5 +16,5 @@ def packets(tap: str, devices: Path = DEVICES) -> int:
     """Return how many packets the TAP has carried, both ways; 0 if there is none. Blocks."""
     try:
         return sum(int((devices / tap / "statistics" / name).read_text()) for name in _COUNTERS)
-    except FileNotFoundError:
+    except OSError:  # it is not there, or just being removed
         return 0
