@@ -24,13 +24,14 @@ REPO = Path(__file__).resolve().parents[1]
 
 SERVICES = ("nexus-vmm", "nexus-netd", "nexus-gateway", "nexus-dns")
 
-DRAIN = "nexus-drain"
-"""Stops all VMs as it is stopped at a shutdown; an upgrade leaves it alone."""
+BESIDE = ("nexus-drain.service", "run-nexus-vms.mount")
+"""Enabled with the services. An upgrade leaves them alone: their stop would be that of all VMs."""
 
 # What goes where: source below the repository (a pattern), folder on the machine, mode.
 FILES = (
     ("deploy/systemd/*.service", "usr/lib/systemd/system", 0o644),
     ("deploy/systemd/*.slice", "usr/lib/systemd/system", 0o644),
+    ("deploy/systemd/*.mount", "usr/lib/systemd/system", 0o644),
     ("deploy/systemd/*.conf", HOME, 0o644),
     ("deploy/sysusers.d/*", "usr/lib/sysusers.d", 0o644),
     ("deploy/tmpfiles.d/*", "usr/lib/tmpfiles.d", 0o644),
@@ -41,6 +42,7 @@ FILES = (
     ("deploy/launch/nexus_launch/*.py", f"{HOME}/launch/nexus_launch", 0o644),
     ("docs/architecture.md", "usr/share/doc/nexus", 0o644),
     ("docs/security.md", "usr/share/doc/nexus", 0o644),
+    ("docs/recovery.md", "usr/share/doc/nexus", 0o644),
 )
 
 # Debian packages that a host needs, by a file of each.
@@ -143,7 +145,9 @@ def main() -> int:
         make_token(root)
         if args.destdir is None:
             activate()
-            print(f"Installed. Enable with: systemctl enable --now {' '.join((*SERVICES, DRAIN))}")
+            print(
+                f"Installed. Enable with: systemctl enable --now {' '.join((*SERVICES, *BESIDE))}"
+            )
     except (Failure, OSError) as error:
         print(f"install: {error}", file=sys.stderr)
         return 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from deploy.command import run
 from deploy.devhost.layout import ADDRESS, GRPC_PORTS, REPO, SERVICES
-from deploy.install import DRAIN
+from deploy.install import BESIDE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,11 +97,8 @@ def _services(root: Path, identity: Path) -> None:
     for name in ("ca.pem", "server.pem", "server.key"):
         _secret(identity / "tls" / name, root / "etc/nexus/tls" / name)
     units = root / "etc/systemd/system"
-    for service in (*SERVICES, DRAIN):
-        _link(
-            units / f"multi-user.target.wants/{service}.service",
-            f"/usr/lib/systemd/system/{service}.service",
-        )
+    for unit in (*(f"{service}.service" for service in SERVICES), *BESIDE):
+        _link(units / "multi-user.target.wants" / unit, f"/usr/lib/systemd/system/{unit}")
     for service, port in zip(SERVICES, GRPC_PORTS, strict=False):
         name = service.removeprefix("nexus-")
         _link(units / f"{service}.service.d/tls.conf", "/usr/lib/nexus/tls.conf")

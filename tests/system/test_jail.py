@@ -172,15 +172,22 @@ def test_its_disk_does_not_grow_and_the_images_do_not_change(shell):
         assert answer in {"EROFS", "EACCES"}, name
 
 
-def test_its_jail_is_bounded(shell):
-    assert shell.python(
-        "def fill():\n"
-        "    with open('/fill', 'wb') as file:\n"
-        "        for n in range(64):\n"
-        "            file.write(bytes(1 << 20))\n"
-        "print(tried(fill))\n"
-        "os.unlink('/fill')"
-    ) in {"ENOSPC", "EFBIG"}
+@pytest.mark.parametrize("place", ["/fill", "/api/fill"])
+def test_it_fills_neither_its_jail_nor_run(devhost, shell, place):
+    free = "df --output=avail -k /run | tail -n 1"
+    before = int(devhost.out(free))
+    assert (
+        shell.python(
+            "def fill():\n"
+            f"    with open('{place}', 'wb') as file:\n"
+            "        for n in range(64):\n"
+            "            file.write(bytes(1 << 20))\n"
+            "print(tried(fill))"
+        )
+        == "ENOSPC"
+    )
+    assert int(devhost.out(free)) > before - 1024
+    shell.python(f"os.unlink('{place}')")
 
 
 def test_it_keeps_nothing_after_the_stop(devhost, shell):

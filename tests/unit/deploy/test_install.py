@@ -21,6 +21,7 @@ def test_files_come_with_their_modes(tmp_path):
         "nexus-gateway.service",
         "nexus-dns.service",
         "nexus-drain.service",
+        "run-nexus-vms.mount",
         "nexus-vm@.service",
         "nexus-vms.slice",
     }
