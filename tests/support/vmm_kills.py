@@ -11,6 +11,7 @@ from vmm_fates import Host
 from vmm_stage import QUIET, Stage
 
 from nexus_rpc.errors import NexusError, NotFound
+from nexus_vmm import rows
 from nexus_vmm.states import LIVE, State
 from nexus_vmm.vm import Condition, Goal
 
@@ -98,6 +99,8 @@ def survive(kill, random, depth=1):
     left = list(kill.witness.looks[-1].values())
     stage = Stage(random.random(), kill.host, kill.witness, kill.now)
     stage.loop.booted = kill.now if power else kill.booted
+    # A boot of the host that vmm was killed before it knew of is still to be answered.
+    power = rows.host_boot(kill.host.connection) not in ("", kill.host.boot)
     again = Kills(stage) if depth and random.random() < 0.3 else None
     with stage:
         if again:
