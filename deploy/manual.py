@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from nexus_vmm import config
+from nexus_vmm.config import table as config
 from nexus_vmm.states import LIVE, TABLE, Event, State
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -56,7 +56,7 @@ def with_state_diagram(page: str) -> str:
 
 
 def settings() -> str:
-    """Return `nexus_vmm.config.TABLE` as a table in Markdown."""
+    """Return `nexus_vmm.config.table.TABLE` as a table in Markdown."""
     rows = [("setting", "default", "unit", "range", "meaning"), ("---",) * 5]
     for setting in config.TABLE.values():
         default = f"`{setting.default}`" if setting.default else "none"

@@ -29,8 +29,8 @@ from vmm_process import hosting
 from nexus.vmm.v1 import vmm_pb2 as pb
 from nexus.vmm.v1 import vmm_pb2_grpc
 from nexus_rpc.ids import new_vm_id
-from nexus_vmm import rows
-from nexus_vmm.convert import to_proto
+from nexus_vmm.api.convert import to_proto
+from nexus_vmm.records import rows
 from nexus_vmm.states import Event
 from nexus_vmm.vm import Boot, Goal, Network
 

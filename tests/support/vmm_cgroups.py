@@ -1,6 +1,6 @@
 """Stand-ins for what the kernel counts of VMs: cgroups, TAPs and disks as files."""
 
-from nexus_vmm.usage import Meter
+from nexus_vmm.reports.usage import Meter
 
 CPU = "usage_usec 2500000\nuser_usec 2000000\nnr_periods 0\nthrottled_usec 0\n"
 IO = (

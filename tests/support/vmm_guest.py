@@ -4,7 +4,7 @@ import os
 
 import vmm_firecracker
 
-from nexus_vmm.assets import Assets
+from nexus_vmm.machine.assets import Assets
 from nexus_vmm.places import Places
 from nexus_vmm.states import Event, State
 from nexus_vmm.vm import Goal, Network, Restarts, Spec, Vm

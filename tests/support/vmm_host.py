@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass
 class FakeHost:
-    """Implements `nexus_vmm.host.Host`."""
+    """Implements `nexus_vmm.limits.host.Host`."""
 
     memory: int = 1 << 20
     cpus: int = 1 << 10

@@ -11,18 +11,18 @@ import vmm_host
 from nexus.vmm.v1 import vmm_pb2
 from nexus_rpc.database import Database
 from nexus_rpc.errors import Unavailable
-from nexus_vmm import rows
-from nexus_vmm.admission import Admission
-from nexus_vmm.balloon import Balloons
 from nexus_vmm.calls import Request
-from nexus_vmm.reconcile import reconcile
-from nexus_vmm.setting_store import SettingStore
+from nexus_vmm.config.store import SettingStore
+from nexus_vmm.limits.admission import Admission
+from nexus_vmm.operations.balloon import Balloons
+from nexus_vmm.operations.reconcile import reconcile
+from nexus_vmm.operations.supervisor import Supervisor
+from nexus_vmm.operations.work import Work
+from nexus_vmm.records import rows
+from nexus_vmm.records.store import Store
+from nexus_vmm.records.watch import Hub
 from nexus_vmm.states import LIVE, State
-from nexus_vmm.store import Store
-from nexus_vmm.supervisor import Supervisor
 from nexus_vmm.vm import Goal
-from nexus_vmm.watch import Hub
-from nexus_vmm.work import Work
 
 
 class Crash(BaseException):

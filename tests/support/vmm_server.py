@@ -11,16 +11,16 @@ import vmm_guest
 from nexus.vmm.v1 import vmm_pb2_grpc
 from nexus_rpc.errors import from_rpc_error
 from nexus_rpc.interceptors import AroundCalls, errors
-from nexus_vmm.admission import Admission
-from nexus_vmm.balloon import Balloons
-from nexus_vmm.consoles import Consoles
-from nexus_vmm.health import Health, Unwell
-from nexus_vmm.servicer import VmServicer
-from nexus_vmm.setting_store import SettingStore
-from nexus_vmm.store import Store
-from nexus_vmm.supervisor import Supervisor
-from nexus_vmm.watch import Hub
-from nexus_vmm.work import Work
+from nexus_vmm.api.servicer import VmServicer
+from nexus_vmm.config.store import SettingStore
+from nexus_vmm.console.consoles import Consoles
+from nexus_vmm.limits.admission import Admission
+from nexus_vmm.operations.balloon import Balloons
+from nexus_vmm.operations.supervisor import Supervisor
+from nexus_vmm.operations.work import Work
+from nexus_vmm.records.store import Store
+from nexus_vmm.records.watch import Hub
+from nexus_vmm.reports.health import Health, Unwell
 
 
 def saying(host, name):

@@ -15,7 +15,7 @@ import vmm_firecracker
 
 from nexus_rpc.errors import FailedPrecondition, Unavailable
 from nexus_rpc.ids import vm_uid
-from nexus_vmm.units import Unit
+from nexus_vmm.machine.units import Unit
 
 VERSION = "252 (252.39-1~deb12u1)"
 
@@ -193,7 +193,7 @@ class Model:
 
 
 class FakeUnits:
-    """Implements `nexus_vmm.units.Units` with a model in this loop."""
+    """Implements `nexus_vmm.machine.units.Units` with a model in this loop."""
 
     def __init__(self, model):
         self.model = model

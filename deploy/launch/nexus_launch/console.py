@@ -2,7 +2,7 @@
 
 It keeps raw bytes and unfinished lines, and drops output rather than stall the guest when the disk
 is full. If it dies, Firecracker goes on: it ignores SIGPIPE. It goes round a few files in the VM's
-directory `console`; what earlier boots printed vmm has put aside (nexus_vmm.pieces).
+directory `console`; what earlier boots printed vmm has put aside (nexus_vmm.console.pieces).
 """
 
 import _signal  # type: ignore[import-not-found]  # `signal` itself would cost 12 ms

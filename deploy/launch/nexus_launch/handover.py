@@ -12,7 +12,7 @@ from nexus_launch import Refused
 
 VCPUS = (1, 32)
 MEMORY_MIB = (80, 65_536)
-"""What a spec may ask for, least and most (nexus_vmm.config)."""
+"""What a spec may ask for, least and most (nexus_vmm.config.table)."""
 
 _MACHINE_BYTES = 64
 

@@ -20,7 +20,7 @@ _GROUPS = "/etc/group"
 
 _EX_USAGE = 64
 _EX_NOPERM = 77
-"""sysexits.h; vmm tells by the second that its journal says more (nexus_vmm.microvm)."""
+"""sysexits.h; vmm tells by the second that its journal says more (nexus_vmm.machine.microvm)."""
 
 _FILES = 1024
 """Handles of Firecracker: mostly connections into the guest."""

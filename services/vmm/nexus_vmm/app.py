@@ -9,29 +9,30 @@ from typing import TYPE_CHECKING
 from nexus.vmm.v1 import settings_pb2_grpc, vmm_pb2, vmm_pb2_grpc
 from nexus_rpc.database import Database
 from nexus_rpc.server import Binding
-from nexus_vmm import rows, setting_servicer
-from nexus_vmm.admission import Admission
-from nexus_vmm.assets import Assets
-from nexus_vmm.balloon import Balloons
-from nexus_vmm.consoles import Consoles
-from nexus_vmm.health import Health
-from nexus_vmm.host import LinuxHost
+from nexus_vmm.api import setting_servicer
+from nexus_vmm.api.servicer import NAME, VmServicer
+from nexus_vmm.api.setting_servicer import SettingsServicer
+from nexus_vmm.api.spec import check_spec
+from nexus_vmm.config.store import SettingStore
+from nexus_vmm.console.consoles import Consoles
+from nexus_vmm.limits.admission import Admission
+from nexus_vmm.limits.host import LinuxHost
+from nexus_vmm.machine.assets import Assets
+from nexus_vmm.machine.microvm import FirecrackerDriver
+from nexus_vmm.machine.systemd import SystemdUnits
 from nexus_vmm.metrics import count_vms, tell_health
-from nexus_vmm.microvm import FirecrackerDriver
+from nexus_vmm.operations.balloon import Balloons
+from nexus_vmm.operations.reconcile import reconcile
+from nexus_vmm.operations.supervisor import Supervisor
+from nexus_vmm.operations.work import Work
 from nexus_vmm.places import Places
-from nexus_vmm.reconcile import reconcile
-from nexus_vmm.servicer import NAME, VmServicer
-from nexus_vmm.setting_servicer import SettingsServicer
-from nexus_vmm.setting_store import SettingStore
-from nexus_vmm.spec import check_spec
-from nexus_vmm.stats import Figures
-from nexus_vmm.store import Store
-from nexus_vmm.subsystems import checks, statuses
-from nexus_vmm.supervisor import Supervisor
-from nexus_vmm.systemd import SystemdUnits
-from nexus_vmm.usage import Meter
-from nexus_vmm.watch import Hub
-from nexus_vmm.work import Work
+from nexus_vmm.records import rows
+from nexus_vmm.records.store import Store
+from nexus_vmm.records.watch import Hub
+from nexus_vmm.reports.health import Health
+from nexus_vmm.reports.stats import Figures
+from nexus_vmm.reports.subsystems import checks, statuses
+from nexus_vmm.reports.usage import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,8 +18,8 @@ from nexus.vmm.v1 import vmm_pb2, vmm_pb2_grpc
 from nexus_rpc.channel import connect
 from nexus_rpc.errors import NexusError
 from nexus_rpc.settings import SettingsError, load
+from nexus_vmm.machine.systemd import SystemdUnits
 from nexus_vmm.settings import Settings
-from nexus_vmm.systemd import SystemdUnits
 
 _SECONDS = 540.0
 """For all VMs together; less than TimeoutStopSec of nexus-drain.service."""

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import CallbackOptions
 
-    from nexus_vmm.health import Health
-    from nexus_vmm.watch import Hub
+    from nexus_vmm.records.watch import Hub
+    from nexus_vmm.reports.health import Health
 
 _meter = metrics.get_meter(__name__)
 _tracer = trace.get_tracer(__name__)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from nexus_launch import handover, identity
 from nexus_rpc import ids
-from nexus_vmm.config import TABLE
+from nexus_vmm.config.table import TABLE
 
 CHARACTERS = st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=13, max_size=13)
 

@@ -14,7 +14,7 @@ import vmm_units
 from vmm_guest import ID
 
 from nexus_rpc.errors import FailedPrecondition, NotFound, Unavailable
-from nexus_vmm.microvm import FirecrackerDriver
+from nexus_vmm.machine.microvm import FirecrackerDriver
 from nexus_vmm.vm import TAKEN, Boot, Exit
 
 

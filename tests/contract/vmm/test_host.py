@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import vmm_host
 
-from nexus_vmm.host import LinuxHost
+from nexus_vmm.limits.host import LinuxHost
 
 
 def fake(_):

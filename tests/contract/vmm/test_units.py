@@ -14,7 +14,7 @@ from dbus_fast.aio import MessageBus
 from vmm_systemd import NAME, PROPERTIES, FakeSystemd, message_bus, unit_path
 
 from nexus_rpc.errors import FailedPrecondition, Unavailable
-from nexus_vmm.systemd import SystemdUnits
+from nexus_vmm.machine.systemd import SystemdUnits
 
 ID = "aaaaaaaaaaaaa"
 OTHER = "bbbbbbbbbbbbb"

@@ -7,9 +7,9 @@ import itertools
 import pytest
 
 from nexus_launch.console import ARGUMENTS, ROTATELOGS
-from nexus_vmm.console import LIMIT, Reader, read_console
-from nexus_vmm.follower import Follower
-from nexus_vmm.pieces import put_aside
+from nexus_vmm.console.follower import Follower
+from nexus_vmm.console.pieces import put_aside
+from nexus_vmm.console.reader import LIMIT, Reader, read_console
 
 SECONDS = 60
 END = b"the end\n"

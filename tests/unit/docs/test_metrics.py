@@ -8,8 +8,8 @@ import vmm_guest
 
 import nexus_vmm
 from nexus_rpc import interceptors
-from nexus_vmm import health, stats, subsystems
-from nexus_vmm.ladder import Rung
+from nexus_vmm.operations.ladder import Rung
+from nexus_vmm.reports import health, stats, subsystems
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/metrics.md").read_text()
@@ -32,7 +32,7 @@ def calls(path):
 
 
 def sources():
-    return Path(nexus_vmm.__file__).parent.glob("*.py")
+    return Path(nexus_vmm.__file__).parent.rglob("*.py")
 
 
 def instruments(path):

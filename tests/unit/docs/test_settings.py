@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from deploy import manual
-from nexus_vmm import config, versions
-from nexus_vmm.quotas import RESOURCES
+from nexus_vmm.config import table as config
+from nexus_vmm.config import versions
+from nexus_vmm.config.quotas import RESOURCES
 from nexusctl.arguments import parse
 
 PAGE = (Path(__file__).parents[3] / "docs/settings.md").read_text()

@@ -6,10 +6,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from nexus_vmm import metrics
-from nexus_vmm.changes import Gone
-from nexus_vmm.health import Health, Unwell
+from nexus_vmm.records.changes import Gone
+from nexus_vmm.records.watch import Hub
+from nexus_vmm.reports.health import Health, Unwell
 from nexus_vmm.states import State
-from nexus_vmm.watch import Hub
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from nexus.vmm.v1 import settings_pb2 as pb
 from nexus.vmm.v1 import settings_pb2_grpc
 from nexus_rpc.errors import from_rpc_error
 from nexus_rpc.interceptors import AroundCalls, errors
-from nexus_vmm import versions
-from nexus_vmm.config import TABLE, Config
-from nexus_vmm.setting_servicer import SettingsServicer
-from nexus_vmm.setting_store import SettingStore
+from nexus_vmm.api.setting_servicer import SettingsServicer
+from nexus_vmm.config import versions
+from nexus_vmm.config.store import SettingStore
+from nexus_vmm.config.table import TABLE, Config
 
 MEMORY = "default.memory_mib"
 

@@ -1,0 +1,1 @@
+"""What callers ask and are told: checks and conversions of the protos."""

@@ -1,0 +1,1 @@
+"""The settings that the store keeps: their table, values and versions."""

@@ -1,0 +1,1 @@
+"""The serial consoles of VMs: their logs, and typing into them."""

@@ -1,0 +1,1 @@
+"""What VMs may use of the host, and whether one more fits."""

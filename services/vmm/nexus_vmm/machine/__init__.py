@@ -1,0 +1,1 @@
+"""The driver on Firecracker, its files, and systemd's units."""

@@ -1,0 +1,1 @@
+"""The store: VMs, and how they change, in SQLite and for watchers."""

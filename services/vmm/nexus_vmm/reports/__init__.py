@@ -1,0 +1,1 @@
+"""How vmm and its VMs are: health and figures."""
