@@ -11,7 +11,7 @@ from vmm_fates import Host
 from vmm_stage import QUIET, Stage
 
 from nexus_rpc.errors import NexusError, NotFound
-from nexus_vmm import rows
+from nexus_vmm.records import rows
 from nexus_vmm.states import LIVE, State
 from nexus_vmm.vm import Condition, Goal
 

@@ -13,7 +13,7 @@ from vmm_life import Vmm, check
 from vmm_witness import CALL, Witness, ended_at
 
 from nexus_rpc.errors import NexusError, ResourceExhausted, Unavailable
-from nexus_vmm.ladder import HEARD
+from nexus_vmm.operations.ladder import HEARD
 from nexus_vmm.states import LIVE, State
 from nexus_vmm.vm import Condition, Goal, Vm
 

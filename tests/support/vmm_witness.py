@@ -10,8 +10,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
 from nexus_rpc.errors import NexusError
-from nexus_vmm import lifetime, rows
+from nexus_vmm import lifetime
 from nexus_vmm.clock import moment
+from nexus_vmm.records import rows
 from nexus_vmm.states import LIVE, TABLE, Event, State
 from nexus_vmm.vm import ExpireAction, Goal, Vm
 
