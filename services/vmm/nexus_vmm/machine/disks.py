@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import AlreadyExists, ResourceExhausted
 from nexus_vmm.places import make_directory, remove_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from nexus_vmm.places import Places
@@ -31,35 +32,47 @@ def make_home(places: Places, vm_id: str, disk_mib: int) -> None:
     Raises ResourceExhausted (DISK_FULL, DISK_UNWRITABLE), and AlreadyExists (VM_ID_TAKEN) for a
     disk of another size that holds data. Blocks on the disk.
     """
-    home = places.home(vm_id)
-    try:
-        make_directory(home, 0o700)
+    with _told(places.vms_dir, f"a disk of {disk_mib} MiB"):
+        make_directory(places.home(vm_id), 0o700)
         # Its group becomes that of the log writers when the VM starts.
         make_directory(places.console(vm_id), 0o770)
         _make_disk(places.disk(vm_id), disk_mib * _MIB)
-    except OSError as error:
-        if error.errno == errno.EROFS:
-            raise ResourceExhausted(
-                "DISK_UNWRITABLE", f"{places.vms_dir} is on a disk that is read-only; mend that"
-            ) from error
-        if error.errno not in _FULL:
-            raise
-        raise ResourceExhausted(
-            "DISK_FULL",
-            f"no room in {places.vms_dir} for a disk of {disk_mib} MiB ({error.strerror}); "
-            "delete VMs, or ask for a smaller disk",
-        ) from error
 
 
 def write_machine(places: Places, vm_id: str, spec: Spec) -> None:
     """Tell the launcher of the VM's limits: vCPUs, MiB of memory, and 1 for serial input.
 
-    Raises OSError. Blocks on the disk.
+    Takes no room where it was told already. Raises ResourceExhausted (DISK_FULL,
+    DISK_UNWRITABLE). Blocks on the disk.
     """
     path = places.machine(vm_id)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(f"{spec.vcpu_count} {spec.memory_mib} {spec.serial_input:d}\n")
-    fresh.rename(path)
+    line = f"{spec.vcpu_count} {spec.memory_mib} {spec.serial_input:d}\n"
+    with suppress(FileNotFoundError):
+        if path.read_text() == line:
+            return
+    with _told(places.vms_dir, "the limits of a VM"):
+        fresh = path.with_suffix(".new")
+        fresh.write_text(line)
+        fresh.rename(path)
+
+
+@contextmanager
+def _told(directory: Path, what: str) -> Iterator[None]:
+    """Turn an error of a disk that takes no more into one that says what for."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise ResourceExhausted(
+                "DISK_UNWRITABLE", f"{directory} is on a disk that is read-only; mend that"
+            ) from error
+        if error.errno not in _FULL:
+            raise
+        raise ResourceExhausted(
+            "DISK_FULL",
+            f"no room in {directory} for {what} ({error.strerror}); "
+            "delete VMs, or ask for a smaller disk",
+        ) from error
 
 
 def remove_home(places: Places, vm_id: str) -> None:

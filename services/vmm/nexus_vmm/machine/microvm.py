@@ -48,6 +48,7 @@ class FirecrackerDriver:
         """Make the VM's disk."""
         await asyncio.to_thread(self._assets.find, spec)
         await asyncio.to_thread(make_home, self._places, vm_id, spec.disk_mib)
+        await asyncio.to_thread(write_machine, self._places, vm_id, spec)
 
     async def start(self, vm: Vm) -> Boot:
         """Boot the machine."""

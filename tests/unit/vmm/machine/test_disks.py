@@ -11,7 +11,7 @@ from vmm_guest import ID
 from nexus_rpc.errors import ResourceExhausted
 from nexus_vmm import places
 from nexus_vmm.machine import disks
-from nexus_vmm.machine.disks import make_home, remove_home
+from nexus_vmm.machine.disks import make_home, remove_home, write_machine
 
 
 @pytest.fixture
@@ -116,3 +116,27 @@ def test_what_is_no_directory_is_told_and_left(where, tmp_path):
     with pytest.raises(NotADirectoryError):
         places.remove_directory(where.run(ID))
     assert tmp_path.is_dir()
+
+
+def test_the_limits_are_told_again_only_where_they_changed(where):
+    make_home(where, ID, 16)
+    write_machine(where, ID, vmm_guest.spec())
+    before = where.machine(ID).stat()
+    write_machine(where, ID, vmm_guest.spec())
+    assert where.machine(ID).stat().st_ino == before.st_ino
+    write_machine(where, ID, vmm_guest.spec(vcpu_count=3, serial_input=True))
+    assert where.machine(ID).read_text() == "3 128 1\n"
+
+
+def test_a_disk_without_room_for_the_limits_is_told(where, monkeypatch):
+    make_home(where, ID, 16)
+    write_machine(where, ID, vmm_guest.spec())
+
+    def full(path, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(type(where.machine(ID)), "write_text", full)
+    write_machine(where, ID, vmm_guest.spec())
+    with pytest.raises(ResourceExhausted, match="the limits of a VM") as caught:
+        write_machine(where, ID, vmm_guest.spec(vcpu_count=3))
+    assert caught.value.reason == "DISK_FULL"
