@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from contextlib import ExitStack
 from random import Random
+from unittest import mock
 
 import vmm_calls
 from virtual_time import VirtualLoop
@@ -29,6 +30,7 @@ class Stage:
 
     def __init__(self, seed, host=None, witness=None, now=0.0):
         self.random = Random(seed)
+        self._ids = Random(f"ids {seed}")
         self.fates = Fates(self.random, self._failing)
         self.loop = VirtualLoop(self.fates.delay, now)
         self.loop.set_exception_handler(lambda _, context: self._broke(context))
@@ -46,6 +48,8 @@ class Stage:
         with ExitStack() as stack:
             stack.callback(self._end)
             stack.enter_context(self.loop.clocks())
+            # Ids of VMs, by which they are sorted now and then, are those of the seed.
+            stack.enter_context(mock.patch("secrets.randbits", self._ids.getrandbits))
             self.be_up()
             self._stack = stack.pop_all()
         return self

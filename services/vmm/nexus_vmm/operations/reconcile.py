@@ -44,7 +44,7 @@ async def reconcile(store: Store, driver: Driver, supervisor: Supervisor, host_b
     said of any VM.
     """
     work = supervisor.work
-    rebooted = await _note_boot(store, supervisor, host_boot)
+    rebooted, noted = await _note_boot(store, host_boot)
     vms = await store.all()
     strays = await driver.inventory() - {vm.id for vm in vms}
     if any(not is_vm_id(vm.id) for vm in vms):
@@ -83,22 +83,27 @@ async def reconcile(store: Store, driver: Driver, supervisor: Supervisor, host_b
             tasks.create_task(repair(vm))
         for vm_id in sorted(strays):
             tasks.create_task(clear(vm_id))
+    if not noted:
+        # Not before: it starts VMs, and a repair holds no lock.
+        work.start(_note_boot_later(store, supervisor, host_boot))
 
 
-async def _note_boot(store: Store, supervisor: Supervisor, host_boot: str) -> bool:
-    """Record the boot of the host; return whether it is another one than that of before."""
+async def _note_boot(store: Store, host_boot: str) -> tuple[bool, bool]:
+    """Record the boot of the host; return if it is not that of before, and if it is recorded."""
     try:
-        return await store.host_booted(host_boot)
+        return await store.host_booted(host_boot), True
     except ResourceExhausted as error:
         _log.error("the boot of the host cannot be recorded yet: %s", error)
+    return await store.host_boot() != host_boot, False
 
+
+async def _note_boot_later(store: Store, supervisor: Supervisor, host_boot: str) -> None:
     async def note() -> None:
         await store.host_booted(host_boot)
         for vm in await store.all():
             supervisor.keeper.schedule(vm)
 
-    supervisor.work.start(patiently("the boot of the host cannot be recorded yet", note))
-    return await store.host_boot() != host_boot
+    await patiently("the boot of the host cannot be recorded yet", note)
 
 
 async def _repair_later(vm: Vm, repairs: _Repairs, store: Store, work: Work) -> None:
