@@ -29,9 +29,10 @@ class FakeSettings(settings_pb2_grpc.SettingsServiceServicer):
     def put(self, values, back_to=None):
         version = settings_pb2.SettingVersion(version=len(self.versions), rolled_back_to=back_to)
         version.time.FromSeconds(1_800_000_000)
-        for name, value in values.items():
-            old = self.versions[-1].get(name, DEFAULTS[name])
-            version.changes.add(name=name, old_value=old, new_value=value or DEFAULTS[name])
+        for name, default in DEFAULTS.items():
+            old, new = self.versions[-1].get(name, default), values.get(name, "") or default
+            if name in values and old != new:
+                version.changes.add(name=name, old_value=old, new_value=new)
         merged = {name: value for name, value in (self.versions[-1] | values).items() if value}
         self.versions.append(merged)
         self.log.insert(0, version)
