@@ -65,6 +65,8 @@ def hand_over_disk(path: str, uid: int, gid: int, vmm: int) -> int:
 
 def hand_over_directory(path: str, uid: int, gid: int) -> None:
     """Let the VM's process make its socket in a fresh directory, and the group reach it."""
+    # In this order whoever waits for the socket finds none, but is never refused on the way to it.
+    os.chown(path, -1, gid, follow_symlinks=False)
     os.chmod(path, 0o770)  # noqa: S103  # of the two who use the socket
     os.chown(path, uid, gid, follow_symlinks=False)
 
