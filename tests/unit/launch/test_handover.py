@@ -17,7 +17,7 @@ def given(tmp_path, monkeypatch):
     monkeypatch.setattr(
         handover.os,
         "chown",
-        lambda path, uid, gid, follow_symlinks=True: found.setdefault(str(path), (uid, gid)),
+        lambda path, uid, gid, follow_symlinks=True: found.update({str(path): (uid, gid)}),
     )
     return found
 
@@ -116,6 +116,14 @@ def test_a_socket_directory_is_for_the_process_and_its_group(tmp_path, given):
     handover.hand_over_directory(str(api), 7, 8)
     assert stat.S_IMODE(api.stat().st_mode) == 0o770
     assert given == {str(api): (7, 8)}
+
+
+def test_the_group_has_a_socket_directory_before_it_is_closed_to_others(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(handover.os, "chown", lambda *given, **_: done.append(given[1:]))
+    monkeypatch.setattr(handover.os, "chmod", lambda _, mode: done.append(mode))
+    handover.hand_over_directory(str(tmp_path), 7, 8)
+    assert done == [(-1, 8), 0o770, (7, 8)]
 
 
 def test_serial_input_never_ends_and_only_the_group_may_write(tmp_path, given):
