@@ -3,13 +3,11 @@
 import asyncio
 import json
 import os
-import random
 import signal
 import sys
 import tempfile
 from pathlib import Path
 
-import grpc
 import pytest
 from netd_ports import attach, check_agreement, list_ports
 from netd_process import configure, refused, running
@@ -29,34 +27,6 @@ AS_NETD = ROOT / "tests/support/as_netd.py"
 
 
 NETD_UID = 4343
-
-
-async def test_killed_at_any_time_store_and_kernel_agree_after_the_next_start(namespace, tmp_path):
-    chance = random.Random(20)
-    vms = [new_vm_id() for _ in range(6)]
-    configure(tmp_path)
-    for _ in range(20):
-        async with running(tmp_path) as netd:
-            await check_agreement(netd)
-            calls = [asyncio.ensure_future(_trouble(netd, vms, chance)) for _ in range(3)]
-            await asyncio.sleep(chance.uniform(0.005, 0.1))  # the moment is the test's subject
-            netd.process.kill()
-            await netd.process.wait()
-            for ended in await asyncio.gather(*calls, return_exceptions=True):
-                assert isinstance(ended, grpc.aio.AioRpcError)
-    async with running(tmp_path) as netd:
-        for vm in vms:
-            await attach(netd, vm)
-        await check_agreement(netd)
-
-
-async def _trouble(netd, vms, chance):
-    while True:
-        vm = chance.choice(vms)
-        if chance.random() < 0.6:
-            await netd.stub.AttachPort(pb.AttachPortRequest(vm_id=vm))
-        else:
-            await netd.stub.DetachPort(pb.DetachPortRequest(vm_id=vm))
 
 
 async def test_settings_that_cannot_be_used_stop_it_with_a_clear_word(namespace, tmp_path):
