@@ -59,6 +59,12 @@ _REACHED = {
 }
 
 
+def is_held(vm: Vm) -> bool:
+    """Whether a process has, or is about to have, what the spec says."""
+    # The goal of a start is recorded before it begins.
+    return vm.state in LIVE or vm.goal is Goal.RUN
+
+
 def reached(event: Event, vm: Vm | None) -> bool:
     """Whether what the operation strives for is so already."""
     if event is Event.DELETE or vm is None:

@@ -18,7 +18,12 @@ class Moment:
     offset: int
 
 
+def now() -> int:
+    """Return microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
 def moment() -> Moment:
     """Return the present."""
-    wall = time.time_ns() // 1000
+    wall = now()
     return Moment(wall, wall - time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000)

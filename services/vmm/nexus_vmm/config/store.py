@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
+from nexus_vmm.clock import now
 from nexus_vmm.config import table as config
 from nexus_vmm.config import versions
 
@@ -47,21 +47,16 @@ class SettingStore:
         """Give settings other values; see `versions.update`. Raises InvalidArgument as well."""
         kept = config.check(values)
         version, new = await self._database.write(
-            lambda db: versions.update(db, request, kept, expected, _now())
+            lambda db: versions.update(db, request, kept, expected, now())
         )
         return _told(version, new)
 
     async def roll_back(self, request: Request, number: int) -> Version:
         """Bring the values of a version back; see `versions.roll_back`."""
         version, new = await self._database.write(
-            lambda db: versions.roll_back(db, request, number, _now())
+            lambda db: versions.roll_back(db, request, number, now())
         )
         return _told(version, new)
-
-
-def _now() -> int:
-    """Return microseconds since the epoch."""
-    return time.time_ns() // 1000
 
 
 def _told(version: Version, new: bool) -> Version:

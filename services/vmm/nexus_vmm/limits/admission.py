@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from nexus_vmm.calls import is_held
 from nexus_vmm.config import versions
 from nexus_vmm.config.quotas import RESOURCES
 from nexus_vmm.limits import capacity
@@ -62,8 +63,7 @@ class Admission:
 
     def check_tags(self, db: sqlite3.Connection, vm: Vm, spec: Spec) -> None:
         """Raise ResourceExhausted (QUOTA_EXCEEDED) if a VM cannot have the tags of `spec`."""
-        held = vm.state in LIVE or vm.goal is Goal.RUN
-        asked = capacity.of_all(spec) | (capacity.of_live(spec) if held else {})
+        asked = capacity.of_all(spec) | (capacity.of_live(spec) if is_held(vm) else {})
         added = set(spec.tags) - set(vm.spec.tags)
         capacity.check(vm.name, asked, _quotas(db, versions.current(db), added, vm.id))
 

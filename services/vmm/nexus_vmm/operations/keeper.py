@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import NexusError, NotFound, Unavailable
-from nexus_vmm import metrics
+from nexus_vmm import clock, metrics
 from nexus_vmm.operations.steps import START_SECONDS
 from nexus_vmm.operations.timers import Timers
 from nexus_vmm.operations.work import patiently
@@ -54,7 +54,7 @@ class Keeper:
     def schedule(self, vm: Vm) -> None:
         """Start a VM when its restart policy has that due, and not any more where it has not."""
         if vm.restarts.due and vm.state not in LIVE and not self._closed:
-            left = seconds_left(vm, time.time_ns() // 1000)
+            left = seconds_left(vm, clock.now())
             self._timers.set(vm.id, vm.restarts.due, left)
         else:
             self._timers.cancel(vm.id)

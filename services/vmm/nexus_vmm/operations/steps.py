@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import DeadlineExceeded, NexusError
-from nexus_vmm import metrics
+from nexus_vmm import clock, metrics
 from nexus_vmm.operations.ladder import RUNGS, Rung, descend
 from nexus_vmm.restarts import nears_loop
 from nexus_vmm.states import LIVE, Event
@@ -90,7 +89,7 @@ class Steps:
 
     async def last_words(self, vm: Vm) -> str:
         """Return the end of a VM's console where its restart policy may give it up by now."""
-        if not nears_loop(vm, time.time_ns() // 1000):
+        if not nears_loop(vm, clock.now()):
             return ""
         try:
             return await self._driver.last_words(vm.id)

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 from nexus_rpc import requests
 from nexus_rpc.errors import FailedPrecondition, invalid_field
 from nexus_vmm import lifetime
+from nexus_vmm.calls import is_held
 from nexus_vmm.clock import moment
 from nexus_vmm.records import rows
 from nexus_vmm.records.damage import refuse_damaged
 from nexus_vmm.restarts import after_update
-from nexus_vmm.states import LIVE
-from nexus_vmm.vm import Goal
 
 if TYPE_CHECKING:
     import sqlite3
@@ -130,12 +129,6 @@ def _claim(db: sqlite3.Connection, request: Request, ref: str) -> tuple[Vm, bool
     return vm, claim.state == "done"
 
 
-def _is_held(vm: Vm) -> bool:
-    """Whether a process has, or is about to have, what the spec says."""
-    # The goal of a start is recorded before it begins.
-    return vm.state in LIVE or vm.goal is Goal.RUN
-
-
 def _check_when(vm: Vm, field: str) -> None:
     when = FIELDS[field]
     if when is When.NEVER:
@@ -146,7 +139,7 @@ def _check_when(vm: Vm, field: str) -> None:
             vm=vm.name,
             field=field,
         )
-    if when is When.AT_REST and _is_held(vm):
+    if when is When.AT_REST and is_held(vm):
         raise FailedPrecondition(
             "VM_STATE",
             f"VM {vm.name!r} is {vm.state}: {field} changes only while it does not run "
@@ -165,7 +158,7 @@ def _check_interface(vm: Vm, network: Network) -> None:
             f"VM {vm.name!r} was made without a network; create it anew to give it one",
             vm=vm.name,
         )
-    if _is_held(vm) and (known.tap, known.mac) != (network.tap, network.mac):
+    if is_held(vm) and (known.tap, known.mac) != (network.tap, network.mac):
         raise FailedPrecondition(
             "VM_STATE",
             f"VM {vm.name!r} is {vm.state} on {known.tap} with {known.mac}: "

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING, TypeVar
 
 from nexus_rpc import requests
 from nexus_rpc.errors import AlreadyExists, FailedPrecondition
 from nexus_rpc.ids import vm_uid
+from nexus_vmm import clock
 from nexus_vmm.clock import moment
 from nexus_vmm.config import versions
 from nexus_vmm.records import amend, changes, moves, rows
@@ -100,7 +100,7 @@ class Store:
 
     async def beat(self) -> None:
         """Write something, and read it again: whether the store works. Raises sqlite3.Error."""
-        await self._database.write(lambda db: rows.beat(db, _now()))
+        await self._database.write(lambda db: rows.beat(db, clock.now()))
         await self._database.read(rows.last_beat)
 
     async def reserve(self, request: Request, vm_id: str) -> str:
@@ -148,7 +148,7 @@ class Store:
         def work(db: sqlite3.Connection) -> Vm:
             self._check_new(db, vm_id, name, spec)
             requests.finish(db, request.id)
-            return rows.insert(db, vm_id, name, spec, _now())
+            return rows.insert(db, vm_id, name, spec, clock.now())
 
         return await self._commit(work)
 
@@ -305,7 +305,7 @@ class Store:
                 )
             if following is vm.state:
                 return vm, False
-            return rows.move(db, vm, event, reason, _now()), True
+            return rows.move(db, vm, event, reason, clock.now()), True
 
         async with self._order:
             vm, changed = await self._database.write(work)
@@ -378,11 +378,6 @@ class Store:
         else:
             _log.info("VM %s: created as %s", change.id, change.name)
         self._hub.publish(change)
-
-
-def _now() -> int:
-    """Return microseconds since the epoch."""
-    return time.time_ns() // 1000
 
 
 def _name_taken(name: str) -> AlreadyExists:
