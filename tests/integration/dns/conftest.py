@@ -33,9 +33,9 @@ async def netd(resolver, client):
         "guest", GUEST, name="worker", names=["pypi.org", "*.pypi.org", "files.pypi.org"]
     )
     await netd.guest("other", OTHER, name="database", names=["example.com"])
-    await netd.guest("open", OPEN, name="browser", any_name=True, linked=["other"])
     await netd.say(synced=True)
-    # What is said later is heard later: with this answer all of it holds.
+    await netd.guest("open", OPEN, name="browser", any_name=True, linked=["other"])
+    # What is said later is heard later: once the last thing is known, all is.
     await until_heard(client(OPEN))
     return netd
 
