@@ -136,6 +136,15 @@ class BareFirecracker:
             answer = client.recv(65536)
         assert b" 204 " in answer.split(b"\r\n", 1)[0], answer
 
+    def _wait_for_api(self):
+        deadline = time.monotonic() + 30
+        while True:
+            with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+                client.connect(str(self._directory / "api.sock"))
+                return
+            assert time.monotonic() < deadline, "Firecracker does not listen"
+            time.sleep(0.002)
+
     def boot(self):
         subprocess.run(["ip", "tuntap", "add", "nxbare", "mode", "tap"], check=True)
         subprocess.run(["ip", "link", "set", "nxbare", "master", "nexbr0", "up"], check=True)
@@ -148,8 +157,7 @@ class BareFirecracker:
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        while not (self._directory / "api.sock").exists():
-            time.sleep(0.002)
+        self._wait_for_api()
         kernel = GUEST / "kernels/default"
         self._api("PUT", "/machine-config", {"vcpu_count": 1, "mem_size_mib": 128})
         # As vmm has it: the tuning that came with the kernel goes behind the plain words.
