@@ -355,7 +355,7 @@ async def measure(rounds):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--echo")
     options = parser.parse_args()
     if options.echo:
