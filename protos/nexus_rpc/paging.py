@@ -81,7 +81,9 @@ def unseal(scope: str, token: str, *kinds: type[str | int]) -> tuple[str | int, 
 
 
 def _is_storable(part: str | int) -> bool:
-    return isinstance(part, str) or abs(part) <= _MAX_KEY
+    if isinstance(part, int):
+        return abs(part) <= _MAX_KEY
+    return not any("\ud800" <= char <= "\udfff" for char in part)  # JSON can say them, UTF-8 cannot
 
 
 def _made_up(token: str) -> InvalidArgument:

@@ -59,6 +59,7 @@ def test_the_first_page_of_a_list_begins_after_no_key():
         paging.seal("list", "a", True),
         paging.seal("list", "a", 1, 1),
         paging.seal("list", "a", 2**63),
+        paging.seal("list", "\ud800", 1),
         paging.seal("list", "a" * 2000, 1),
         base64.urlsafe_b64encode(b"[" * 700).decode(),
     ],

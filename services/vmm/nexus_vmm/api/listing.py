@@ -18,7 +18,7 @@ from nexus_rpc.masks import check_mask
 from nexus_vmm.api.convert import STATES
 from nexus_vmm.api.tags import check_tags
 from nexus_vmm.records import rows
-from nexus_vmm.records.record import SELECT, to_vm
+from nexus_vmm.records.record import SELECT, SPEC, has_tag, to_vm
 
 if TYPE_CHECKING:
     import sqlite3
@@ -35,25 +35,19 @@ class _Order(NamedTuple):
     kind: type[str | int]
 
 
-# A record that is damaged must not keep others from being listed.
-_SPEC = "CASE WHEN json_valid(vms.spec) THEN vms.spec ELSE '{}' END"
 _CREATED = _Order("vms.seq", int)
 _ORDERS: dict[vmm_pb2.VmOrder.ValueType, _Order] = {
     vmm_pb2.VM_ORDER_UNSPECIFIED: _CREATED,
     vmm_pb2.VM_ORDER_CREATE_TIME: _CREATED,
     vmm_pb2.VM_ORDER_NAME: _Order("vms.name", str),
     vmm_pb2.VM_ORDER_STATE_TIME: _Order("vms.changed", int),
-    vmm_pb2.VM_ORDER_MEMORY: _Order(f"CAST(ifnull({_SPEC} ->> 'memory_mib', 0) AS INTEGER)", int),
+    vmm_pb2.VM_ORDER_MEMORY: _Order(f"CAST(ifnull({SPEC} ->> 'memory_mib', 0) AS INTEGER)", int),
 }
 """VMs that are equal by it are told apart by their `seq`, which counts creations."""
 
 _NAMED = {number: state for state, number in STATES.items()}
 _PREFIX = re.compile(r"[a-z0-9-]{1,63}")
 _IMAGE = re.compile(r"[a-z0-9._-]{1,63}")
-_HAS_TAG = (
-    "EXISTS (SELECT 1 FROM json_each(" + _SPEC + ", '$.tags')"  # noqa: S608  # no caller's
-    " AS tag WHERE tag.value ->> 0 = ?"
-)
 _AFTER_ALL = "\x7f"
 """Sorts after every character of a name."""
 
@@ -143,12 +137,12 @@ def _conditions(wanted: vmm_pb2.VmFilter) -> list[tuple[str, tuple[str, ...]]]:
     if wanted.image:
         words = "1 to 63 of a-z, 0-9, '.', '_' and '-'"
         image = _text("image", wanted.image, _IMAGE, words)
-        found.append((f"{_SPEC} ->> 'image' = ?", (image,)))
+        found.append((f"{SPEC} ->> 'image' = ?", (image,)))
     for key, value in check_tags("filter.tags", wanted.tags):
         if value:
-            found.append((f"{_HAS_TAG} AND tag.value ->> 1 = ?)", (key, value)))
+            found.append((has_tag("?", "?"), (key, value)))
         else:
-            found.append((f"{_HAS_TAG})", (key,)))
+            found.append((has_tag("?"), (key,)))
     return found
 
 

@@ -38,6 +38,9 @@ SELECT = (
 )
 """The records; what follows says which."""
 
+# What is damaged must keep no other VM from being found: nothing is read that is not of its kind.
+SPEC = "CASE WHEN json_valid(vms.spec) THEN vms.spec ELSE '{}' END"
+"""The spec of a record of `vms` as JSON, in SQL."""
 _SPECS = 1024
 _OTHERS = 256
 """What is kept of each kind; most VMs have the same other parts."""
@@ -63,6 +66,18 @@ def _whole(values: dict[str, Any]) -> Vm:
         state=State(values.pop("state")),
         goal=Goal(values.pop("goal")),
         **values,
+    )
+
+
+def has_tag(key: str, value: str = "") -> str:
+    """Return SQL for whether a record of `vms` has a tag; `key` and `value` are parameters of it.
+
+    Without `value` any will do.
+    """
+    wanted = f"tag.value ->> 0 = {key}" + (f" AND tag.value ->> 1 = {value}" if value else "")
+    return (
+        f"EXISTS (SELECT 1 FROM json_each({SPEC}, '$.tags') AS tag"  # noqa: S608  # no caller's
+        f" WHERE CASE WHEN tag.type = 'array' THEN {wanted} END)"
     )
 
 

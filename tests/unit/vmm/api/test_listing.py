@@ -168,12 +168,14 @@ def test_histories_come_where_the_mask_names_them(db):
 
 @pytest.mark.parametrize("order", KEYS)
 @pytest.mark.parametrize(
-    "spec", ["{", '{"memory_mib": "x", "tags": 7}', '{"memory_mib": 256}', "7"]
+    "spec",
+    ["{", '{"memory_mib": "x", "tags": 7}', '{"memory_mib": 256}', "7", '{"tags": ["team", [1]]}'],
 )
 def test_a_damaged_record_keeps_no_other_from_being_listed(db, order, spec):
     db.execute("BEGIN")
     for number in range(0, 60, 7):
-        db.execute("UPDATE vms SET spec = ? WHERE id = ?", (spec, f"{number:013}"))
+        vm_id = f"{number:013}".translate(LETTERS)
+        assert db.execute("UPDATE vms SET spec = ? WHERE id = ?", (spec, vm_id)).rowcount == 1
     for descending in (False, True):
         request = pb.ListVmsRequest(page_size=3, order_by=order, descending=descending)
         assert len({vm.seq for vm in listed(db, request)}) == 60

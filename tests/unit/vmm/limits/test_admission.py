@@ -241,24 +241,29 @@ async def test_what_waits_for_room_can_be_stopped_and_deleted(host, monkeypatch)
     await host.live(life)
 
 
-async def test_a_damaged_row_keeps_no_other_vm_from_starting(host):
+@pytest.mark.parametrize(
+    ("spec", "disk"),
+    [
+        ("{", 16),
+        ('{"tags": ["team", 7]}', 16),
+        ('{"disk_mib": 9223372036854775807}', 2**62),
+        ('{"disk_mib": -20, "memory_mib": "x"}', 0),
+    ],
+)
+async def test_a_damaged_row_keeps_no_other_vm_from_starting(host, spec, disk):
     async def life(vmm):
         await vmm.create("one", vm_id=ID, tags=BLUE)
         await vmm.create("two", tags=BLUE)
         await configure(vmm, quota__tags="team=blue: vms=2")
         await host.database.write(
-            lambda db: db.execute("UPDATE vms SET spec = '{' WHERE id = ?", (ID,))
+            lambda db: db.execute("UPDATE vms SET spec = ? WHERE id = ?", (spec, ID))
         )
         await vmm.start("two")
-        assert used(await vmm.store.budgets()) == {
-            "memory_mib": 128,
-            "vcpus": 1,
-            "disk_mib": 16,
-            "vms": 2,
-        }
+        figures = {"memory_mib": 128, "vcpus": 1, "disk_mib": disk, "vms": 2}
+        assert used(await vmm.store.budgets()) == figures
         await host.database.write(lambda db: rows.delete(db, ID))
 
-    await host.live(life)
+    assert await host.live(life) is not Crash
 
 
 async def test_figures_of_a_thousand_vms(host):
