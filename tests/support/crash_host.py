@@ -1,15 +1,15 @@
 """The dev host under the crash matrix: operations under way, strikes, and what they leave."""
 
 import asyncio
-import json
 import os
 import signal
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from uuid import uuid4
 
 from crash_agreement import LIVE, disagreements
-from devhost import CLIENT_CONFIG, ROOT, DevHost
+from crash_hand import SCRIPT, Hand
+from devhost import CLIENT_CONFIG
 
 from deploy.devhost.layout import Layout
 from nexus.netd.v1 import netd_pb2
@@ -19,31 +19,31 @@ from nexus_rpc.ids import new_vm_id
 from nexusctl.attach import attach
 from nexusctl.endpoint import resolve
 from nexusctl.interfaces import of_port
+from nexusctl.lifecycle import give_back_port
 from nexusctl.services import Services
 
-SUPPORT = Path(__file__).parent
 SETTLE_SECONDS = 90
 BACK_SECONDS = 300
 CALL_SECONDS = 60
 GRACE_SECONDS = 3
-FAIR = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "STOPPING", "VM_STATE", "VM_NOT_FOUND", "BOOT_FAILED"}
+UNANSWERED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "STOPPING", "CANCELLED"}
+UNANSWERED |= {"CONNECTION_REFUSED", "CONNECTION_LOST", "TLS_FAILED"}
+"""Reasons that leave open what became of a call: it is to be repeated."""
+FAIR = UNANSWERED | {"VM_STATE", "VM_NOT_FOUND", "BOOT_FAILED", "PAUSE_REFUSED"}
 FAIR |= {"START_TIMEOUT", "SYSTEMD_UNREACHABLE", "UNIT_FAILED", "FIRECRACKER_SILENT"}
-FAIR |= {"PAUSE_REFUSED", "CONNECTION_REFUSED", "CONNECTION_LOST", "TLS_FAILED"}
 """Reasons with which an operation may fail while something is struck."""
 
 
 class CrashHost:
     """Use it as a context, on one event loop."""
 
-    def __init__(self):
-        self.devhost = DevHost()
-        self._script = str(ROOT / "deploy/devhost/devhost.py")
-
     async def __aenter__(self):
         self._services = Services(resolve(None, {"NEXUS_CONFIG": str(CLIENT_CONFIG)}))
+        self._hand = await Hand.reach()
         return self
 
     async def __aexit__(self, *error):
+        await self._hand.close()
         await self._services.__aexit__(*error)
 
     @property
@@ -63,7 +63,16 @@ class CrashHost:
             request.spec.restart.delay = vmm_pb2.RESTART_DELAY_IMMEDIATE
         port = await attach(self._services, vm_id, netd_pb2.AttachPortRequest())
         request.spec.network.CopyFrom(of_port(port))
-        return partial(self.ask, self.stub.CreateVm, request)
+        return partial(self._make, request)
+
+    async def _make(self, request):
+        """Make a VM, or give its port back: as nexusctl does."""
+        try:
+            return await self.ask(self.stub.CreateVm, request)
+        except NexusError as error:
+            if error.reason not in UNANSWERED:
+                await give_back_port(self._services, request.vm_id)
+            raise
 
     def operation(self, name, vm):
         """Return the call of an operation on a VM; to repeat it, call it again."""
@@ -97,20 +106,22 @@ class CrashHost:
                 raise
             return error
 
+    async def answer(self, call):
+        """Return the outcome of a call, which is repeated until vmm answers."""
+        async with asyncio.timeout(BACK_SECONDS):
+            while True:
+                outcome = await self.outcome(call)
+                if getattr(outcome, "reason", None) not in UNANSWERED:
+                    return outcome
+                await asyncio.sleep(0.2)
+
     async def arm(self, point, vm_id):
         """Return what strikes: to be awaited when the operation begins."""
         if point.victim == "power":
             return partial(self._lose_power, point.seconds)
-        fresh = ["fresh"] if point.operation in ("start", "restart") else []
-        arguments = [*fresh, point.victim, vm_id, str(point.seconds)]
-        process = await self._python("crash_strike.py", *arguments)
-        assert await process.stdout.readline() == b"armed\n", await process.stderr.read()
-        return partial(self._strike, process)
-
-    async def _strike(self, process):
-        told, complaint = await process.communicate(b"go\n")
-        assert not process.returncode, complaint.decode()
-        return told.decode().strip()
+        vmm, there = await self._hand.ask("aim", vm_id)
+        old = there if point.operation in ("start", "restart") else []
+        return partial(self._hand.ask, "strike", point.victim, vm_id, point.seconds, vmm, old)
 
     async def _lose_power(self, seconds):
         await asyncio.sleep(seconds)
@@ -130,22 +141,17 @@ class CrashHost:
     async def be_back(self, power):
         """Return once vmm serves again; after a loss of power, boot the host."""
         if power:
-            argv = ["/usr/bin/python3", self._script, "start"]
+            argv = ["/usr/bin/python3", SCRIPT, "start"]
             process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.DEVNULL)
             assert await asyncio.wait_for(process.wait(), BACK_SECONDS) == 0
+            await self._hand.close()
+            self._hand = await Hand.reach()
         async with asyncio.timeout(BACK_SECONDS):
             while True:
                 try:
                     return await self.ask(self.stub.GetInfo, vmm_pb2.GetInfoRequest())
                 except NexusError:
                     await asyncio.sleep(0.2)
-
-    async def look(self):
-        """Return all that there is of VMs on the host."""
-        process = await self._python("crash_look.py")
-        told, complaint = await asyncio.wait_for(process.communicate(), CALL_SECONDS)
-        assert not process.returncode, complaint.decode()
-        return json.loads(told)
 
     async def agree(self, lives=()):
         """Return state, goal, boot and pid of VMs by name, once records and host agree.
@@ -155,25 +161,22 @@ class CrashHost:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + SETTLE_SECONDS
         while True:
-            look = await self.look()
+            look = await self._hand.ask("look")
             vms = {name: tuple(rest) for _, name, *rest in look["vms"]}
             differences = disagreements(look)
             differences += [f"{name}: {vms[name]}" for name in lives if vms[name][0] not in LIVE]
             if not differences:
                 return vms
             assert loop.time() < deadline, "\n".join(differences)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.3)
 
     async def live(self, name, condition=vmm_pb2.RESTART_CONDITION_NONE):
-        """Return once a VM is ready, made and started where it is not."""
+        """Return once a VM is live, made and started where it is not."""
         vm = await self.get(name)
         if vm is None:
             vm = (await (await self.create(name, condition))()).vm
         if state(vm) not in LIVE:
             await self.operation("start", name)()
-        async with asyncio.timeout(SETTLE_SECONDS):
-            while state(await self.get(name)) != "ready":  # noqa: ASYNC110  # as any client would
-                await asyncio.sleep(0.2)
 
     async def remove(self, name):
         """Leave nothing of a VM."""
@@ -186,15 +189,9 @@ class CrashHost:
         await self.ask(self.stub.DeleteVm, vmm_pb2.DeleteVmRequest(vm=name))
 
     async def kill(self, pid):
-        """kill -9 of a process in the dev host."""
-        await asyncio.to_thread(self.devhost.run, f"kill -9 {pid}", check=False)
-
-    async def _python(self, script, *arguments):
-        """Start a script of tests/support in the dev host, by its text."""
-        source = (SUPPORT / script).read_text()
-        argv = ["/usr/bin/python3", self._script, "exec", "python3", "-c", source, *arguments]
-        pipe = asyncio.subprocess.PIPE
-        return await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe)
+        """kill -9 of a process in the dev host, unless its power is lost first."""
+        with suppress(ConnectionError):
+            await self._hand.ask("kill", pid)
 
 
 def state(vm):

@@ -1,6 +1,5 @@
-"""Tells all that there is of VMs, as JSON. Runs in the dev host, with Python alone."""
+"""Tells all that there is of VMs. Runs in the dev host, with Python alone."""
 
-import json
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -65,6 +64,7 @@ def _aliases():
 
 
 def look():
+    """Return what the stores have, and what there is."""
     return {
         "vms": _rows("vmm", "SELECT id, name, state, goal, boot, pid FROM vms"),
         "ports": [vm_id for (vm_id,) in _rows("netd", "SELECT vm_id FROM ports")],
@@ -75,7 +75,3 @@ def look():
         "runs": [path.name for path in _RUNS.iterdir() if _is_id(path.name)],
         "taps": [_vm_id(alias) for alias in _aliases() if alias.startswith("nexus-vm@")],
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps(look()))

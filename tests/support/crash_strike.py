@@ -1,16 +1,8 @@
-"""Strikes once. Runs in the dev host, with Python's standard library alone.
-
-    crash_strike.py VICTIM ID SECONDS
-
-says "armed", waits for a line, and kills: vmm SECONDS after it; the launcher, the jailer or
-Firecracker of the VM ID SECONDS after it is first seen; or has systemd kill, stop or restart the
-VM's unit. Says what it did. With "fresh" before VICTIM, not a process that was there already.
-"""
+"""Strikes once. Runs in the dev host, with Python's standard library alone."""
 
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,14 +10,46 @@ from pathlib import Path
 ROLES = {"launcher": "nexus-vm-launch", "jailer": "jailer", "firecracker": "firecracker"}
 """The victims that are processes of a VM's unit, and their names (proc(5), comm)."""
 
-_SLICE = Path("/sys/fs/cgroup/nexus.slice/nexus-vms.slice")
+_UNITS = Path("/sys/fs/cgroup/nexus.slice/nexus-vms.slice")
 _WATCH_SECONDS = 30
 
 
-def processes(vm_id):
+def aim(vm_id):
+    """Return the processes that are there before the operation: vmm, and those of a VM's unit."""
+    show = ["systemctl", "show", "-P", "MainPID", "nexus-vmm"]
+    vmm = subprocess.run(show, capture_output=True, check=True).stdout
+    return int(vmm), _processes(vm_id)
+
+
+def strike(victim, vm_id, seconds, vmm, old):
+    """Kill vmm after so many seconds; or the launcher, the jailer or Firecracker of a VM so many
+    after it is first seen, where it is not an `old` process; or have systemd kill, stop or restart
+    the VM's unit. Return what was done.
+    """
+    if victim in ROLES:
+        pid = _first(vm_id, ROLES[victim], old)
+        time.sleep(seconds)
+        return _kill(pid, ROLES[victim])
+    time.sleep(seconds)
+    if victim == "vmm":
+        os.kill(vmm, signal.SIGKILL)
+        return "killed vmm"
+    verb = {"kill": ["kill", "--signal=KILL"]}.get(victim, [victim])
+    command = ["systemctl", *verb, f"nexus-vm@{vm_id}"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    return f"systemctl {victim}: {done.returncode}"
+
+
+def kill(pid):
+    """kill -9 of a process, if it is there."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _processes(vm_id):
     """Return the processes of a VM's unit, the oldest first."""
     pids = []
-    for path in _SLICE.glob(f"nexus-vm@{vm_id}.service/**/cgroup.procs"):
+    for path in _UNITS.glob(f"nexus-vm@{vm_id}.service/**/cgroup.procs"):
         try:
             pids += map(int, path.read_text().split())
         except OSError:
@@ -46,7 +70,7 @@ def _first(vm_id, name, old):
     pid = 0
     while time.monotonic() < deadline:
         if not _comm(pid):
-            pid = next((pid for pid in processes(vm_id) if pid not in old), 0)
+            pid = next((pid for pid in _processes(vm_id) if pid not in old), 0)
         if _comm(pid) == name:
             return pid
         time.sleep(0.001)
@@ -55,35 +79,6 @@ def _first(vm_id, name, old):
 
 def _kill(pid, name):
     if _comm(pid) == name:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-            return f"killed {name}"
+        kill(pid)
+        return f"killed {name}"
     return f"{name} was gone"
-
-
-def main(arguments):
-    fresh = arguments[0] == "fresh"
-    victim, vm_id, seconds = arguments[-3], arguments[-2], float(arguments[-1])
-    show = ["systemctl", "show", "-P", "MainPID", "nexus-vmm"]
-    vmm = int(subprocess.run(show, capture_output=True, check=True).stdout)
-    old = processes(vm_id) if fresh else []
-    print("armed", flush=True)
-    sys.stdin.readline()
-    if victim in ROLES:
-        pid = _first(vm_id, ROLES[victim], old)
-        time.sleep(seconds)
-        print(_kill(pid, ROLES[victim]))
-        return
-    time.sleep(seconds)
-    if victim == "vmm":
-        os.kill(vmm, signal.SIGKILL)
-        print("killed vmm")
-        return
-    verb = {"kill": ["kill", "--signal=KILL"]}.get(victim, [victim])
-    command = ["systemctl", *verb, f"nexus-vm@{vm_id}"]
-    done = subprocess.run(command, capture_output=True, check=False)
-    print(f"systemctl {victim}: {done.returncode}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -8,6 +8,7 @@ import asyncio
 import os
 
 import pytest
+import pytest_asyncio
 from crash_agreement import RUNS
 from crash_host import CrashHost, state
 from crash_points import points
@@ -36,37 +37,44 @@ def _tidy(devhost):
     devhost.nexusctl("vm", "start", "hello", check=False, timeout=180)
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("point", points(SEED, FIRST, POINTS), ids=str)
-async def test_nothing_is_lost_doubled_or_left_over(devhost, point):
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def host(devhost):
+    """The dev host, one for all points: none of them changes what it is to the next."""
     async with CrashHost() as host:
-        await host.remove(TARGET)
-        for name, condition in BYSTANDERS.items():
-            await host.live(name, condition)
-        call, vm = await _prepared(host, point)
-        before = await host.agree()
+        yield host
 
-        strike = await host.arm(point, vm.id if vm else "")
-        under_way = asyncio.create_task(host.outcome(call))
-        struck = await strike()
-        answer = await under_way
-        await host.be_back(power=point.victim == "power")
-        told = f"{point}, {point.seconds} s: {struck}; answered {answer!r}"
 
-        comes_back = ["bystander"]
-        if point.operation == "restart":
-            comes_back.append(TARGET)
-        else:
-            again = await host.outcome(call)
-            told += f", then {again!r}"
-        after = await host.agree(comes_back)
-        print(told)
-        for name in BYSTANDERS if point.victim != "power" else ():
-            assert after[name][2:] == before[name][2:], told
-        if point.operation != "restart" and not isinstance(again, NexusError):
-            assert (TARGET in after) == (point.operation != "delete"), told
-            if point.operation in DONE and point.victim in ("vmm", "power"):
-                assert _fits(point, again, after[TARGET][0]), f"{told}: {after[TARGET]}"
+@pytest.mark.timeout(900)
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("point", points(SEED, FIRST, POINTS), ids=str)
+async def test_nothing_is_lost_doubled_or_left_over(host, point):
+    await host.remove(TARGET)
+    for name, condition in BYSTANDERS.items():
+        await host.live(name, condition)
+    call, vm = await _prepared(host, point)
+    before = await host.agree()
+
+    strike = await host.arm(point, vm.id if vm else "")
+    under_way = asyncio.create_task(host.outcome(call))
+    struck = await strike()
+    answer = await under_way
+    await host.be_back(power=point.victim == "power")
+    told = f"{point}, {point.seconds} s: {struck}; answered {answer!r}"
+
+    comes_back = ["bystander"]
+    if point.operation == "restart":
+        comes_back.append(TARGET)
+    else:
+        again = await host.answer(call)
+        told += f", then {again!r}"
+    after = await host.agree(comes_back)
+    print(told)
+    for name in BYSTANDERS if point.victim != "power" else ():
+        assert after[name][2:] == before[name][2:], told
+    if point.operation != "restart" and not isinstance(again, NexusError):
+        assert (TARGET in after) == (point.operation != "delete"), told
+        if point.operation in DONE and point.victim in ("vmm", "power"):
+            assert _fits(point, again, after[TARGET][0]), f"{told}: {after[TARGET]}"
 
 
 def _fits(point, again, now):
