@@ -53,20 +53,21 @@ class CrashHost:
     async def ask(self, method, request):
         return await self._services.vmm.ask(method, request, CALL_SECONDS)
 
-    async def create(self, name, condition=vmm_pb2.RESTART_CONDITION_NONE):
-        """Return the call that makes a VM; its port is made at once."""
+    def create(self, name, condition=vmm_pb2.RESTART_CONDITION_NONE):
+        """Return the call that makes a VM and its port."""
         vm_id = new_vm_id()
         request = vmm_pb2.CreateVmRequest(vm_id=vm_id, name=name, request_id=str(uuid4()))
         request.spec.disk_mib = 256
         request.spec.restart.condition = condition
         if condition != vmm_pb2.RESTART_CONDITION_NONE:
             request.spec.restart.delay = vmm_pb2.RESTART_DELAY_IMMEDIATE
-        port = await attach(self._services, vm_id, netd_pb2.AttachPortRequest())
-        request.spec.network.CopyFrom(of_port(port))
         return partial(self._make, request)
 
     async def _make(self, request):
         """Make a VM, or give its port back: as nexusctl does."""
+        wish = netd_pb2.AttachPortRequest()
+        port = await attach(self._services, request.vm_id, wish)
+        request.spec.network.CopyFrom(of_port(port))
         try:
             return await self.ask(self.stub.CreateVm, request)
         except NexusError as error:
@@ -174,7 +175,7 @@ class CrashHost:
         """Return once a VM is live, made and started where it is not."""
         vm = await self.get(name)
         if vm is None:
-            vm = (await (await self.create(name, condition))()).vm
+            vm = (await self.create(name, condition)()).vm
         if state(vm) not in LIVE:
             await self.operation("start", name)()
 
@@ -192,6 +193,13 @@ class CrashHost:
         """kill -9 of a process in the dev host, unless its power is lost first."""
         with suppress(ConnectionError):
             await self._hand.ask("kill", pid)
+
+
+def told(outcome):
+    """Return in a word what a call ended with."""
+    if isinstance(outcome, NexusError):
+        return f"{outcome.reason} ({outcome.message})"
+    return state(outcome.vm) if hasattr(outcome, "vm") else "done"
 
 
 def state(vm):

@@ -10,7 +10,7 @@ UNIT = ("kill", "stop", "try-restart")
 """What somebody else has systemd do to a VM's unit."""
 
 OPERATIONS = {
-    "create": 0.4,
+    "create": 0.6,
     "start": 2.5,
     "stop": 3.5,
     "pause": 0.4,

@@ -10,7 +10,7 @@ import os
 import pytest
 import pytest_asyncio
 from crash_agreement import RUNS
-from crash_host import CrashHost, state
+from crash_host import CrashHost, state, told
 from crash_points import points
 
 from nexus.vmm.v1 import vmm_pb2
@@ -59,22 +59,22 @@ async def test_nothing_is_lost_doubled_or_left_over(host, point):
     struck = await strike()
     answer = await under_way
     await host.be_back(power=point.victim == "power")
-    told = f"{point}, {point.seconds} s: {struck}; answered {answer!r}"
+    story = f"{point}, {point.seconds} s: {struck}; answered {told(answer)}"
 
     comes_back = ["bystander"]
     if point.operation == "restart":
         comes_back.append(TARGET)
     else:
         again = await host.answer(call)
-        told += f", then {again!r}"
+        story += f", then {told(again)}"
     after = await host.agree(comes_back)
-    print(told)
+    print(story)
     for name in BYSTANDERS if point.victim != "power" else ():
-        assert after[name][2:] == before[name][2:], told
+        assert after[name][2:] == before[name][2:], story
     if point.operation != "restart" and not isinstance(again, NexusError):
-        assert (TARGET in after) == (point.operation != "delete"), told
+        assert (TARGET in after) == (point.operation != "delete"), story
         if point.operation in DONE and point.victim in ("vmm", "power"):
-            assert _fits(point, again, after[TARGET][0]), f"{told}: {after[TARGET]}"
+            assert _fits(point, again, after[TARGET][0]), f"{story}: {after[TARGET]}"
 
 
 def _fits(point, again, now):
@@ -85,9 +85,9 @@ def _fits(point, again, now):
 async def _prepared(host, point):
     """Return the operation of a point, about to begin, and its VM."""
     if point.operation == "create":
-        return await host.create(TARGET), None
+        return host.create(TARGET), None
     condition = ALWAYS if point.operation == "restart" else vmm_pb2.RESTART_CONDITION_NONE
-    vm = (await (await host.create(TARGET, condition))()).vm
+    vm = (await host.create(TARGET, condition)()).vm
     at_rest = point.operation in ("start", "delete")
     if at_rest and not point.patience:
         return host.operation(point.operation, TARGET), vm  # of one that never ran
