@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from nexus_rpc.errors import ResourceExhausted
@@ -36,18 +37,24 @@ class Database:
         self._reserve = reserve
 
     @classmethod
-    async def open(cls, path: Path, migrations: Sequence[str], reserve: int = 0) -> Database:
+    async def open(
+        cls, path: Path, migrations: Sequence[str], reserve: int = 0, *, errors: str = "strict"
+    ) -> Database:
         """Open the file at `path`, creating it if needed, and bring its schema up to date.
 
         `migrations` are scripts; number N brings version N to N + 1. The list only ever grows.
         A database of a newer version, or a damaged one, is left as it is: DatabaseError.
         `reserve` bytes of the disk are kept back, for opening it and for urgent writes.
+        `errors` says what becomes of a text that is damaged so that it is no UTF-8 (codecs, "Error
+        Handlers"): to read it fails, unless something else is asked for.
         """
         kept = Reserve(path.with_suffix(".reserve"), reserve)
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
         loop = asyncio.get_running_loop()
         try:
             connection = await loop.run_in_executor(thread, _open, path, migrations, kept)
+            if errors != "strict":
+                connection.text_factory = partial(str, encoding="utf-8", errors=errors)
         except BaseException:
             thread.shutdown(wait=False)
             raise

@@ -9,7 +9,6 @@ import vmm_guest
 import vmm_host
 
 from nexus.vmm.v1 import vmm_pb2
-from nexus_rpc.database import Database
 from nexus_rpc.errors import Unavailable
 from nexus_vmm.calls import Request
 from nexus_vmm.config.store import SettingStore
@@ -90,7 +89,7 @@ class Host:
     @classmethod
     @contextlib.asynccontextmanager
     async def fresh(cls):
-        database = await Database.open(Path(":memory:"), rows.MIGRATIONS)
+        database = await rows.open_database(Path(":memory:"))
         try:
             yield cls(database)
         finally:
@@ -236,7 +235,10 @@ def check(vms, world):
         world.processes[vm_id].paused == (vm.state is State.PAUSED) for vm_id, vm in live.items()
     )
     assert all(world.processes[vm_id].pid == vm.pid for vm_id, vm in live.items())
-    assert world.disks == {vm.id: vm.spec.disk_mib for vm in vms}
+    assert world.disks.keys() == {vm.id for vm in vms}
+    # A disk grows at the next start.
+    assert all(world.disks[vm.id] == vm.spec.disk_mib for vm in live.values())
+    assert all(world.disks[vm.id] <= vm.spec.disk_mib for vm in vms)
     assert world.runs == set(live)
     assert not world.ends
     for vm in vms:

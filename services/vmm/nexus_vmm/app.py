@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexus.vmm.v1 import settings_pb2_grpc, vmm_pb2, vmm_pb2_grpc
-from nexus_rpc.database import Database
 from nexus_rpc.server import Binding
 from nexus_vmm.api import setting_servicer
 from nexus_vmm.api.servicer import NAME, VmServicer
@@ -55,7 +54,7 @@ async def compose(
     places = Places(settings.vms_dir, settings.run_dir)
     assets = Assets(settings.guest_dir)
     hub = Hub()
-    database = await Database.open(settings.state_dir / "vmm.db", rows.MIGRATIONS, _RESERVE)
+    database = await rows.open_database(settings.state_dir / "vmm.db", _RESERVE)
     stack.push_async_callback(database.close)
     config = SettingStore(database)
     await config.check()

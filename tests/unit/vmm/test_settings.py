@@ -190,6 +190,31 @@ async def test_the_last_versions_are_kept(settings):
     assert values(await settings.back(6))[MEMORY] == "205"
 
 
+DAMAGES = [
+    "{",
+    "[]",
+    '{"values": {"default.memory_mib": 1}, "changes": [], "back_to": null}',
+    '{"values": {}, "changes": [["a", "b"]], "back_to": null}',
+    '{"values": {}, "changes": [], "back_to": -1}',
+    "[" * 5_000,
+]
+
+
+@pytest.mark.parametrize("body", DAMAGES)
+async def test_of_a_version_that_cannot_be_read_that_before_holds(settings, host, caplog, body):
+    await settings.set({MEMORY: "256"})
+    await settings.set({MEMORY: "512"})
+    await host.database.write(
+        lambda db: db.execute("UPDATE setting_versions SET body = ? WHERE version = 2", (body,))
+    )
+    await settings.store.check()
+    assert [record.args for record in caplog.records] == [(2,)]
+    assert values(await settings.all())[MEMORY] == "256"
+    assert [version.version for version in await settings.versions()] == [1]
+    assert (await refusal(settings.back(2))).reason == "VERSION_NOT_FOUND"
+    assert (await settings.set({MEMORY: "300"}, expected=1)).version == 3
+
+
 async def test_values_of_another_release(settings, host, caplog):
     body = (
         '{"values": {"default.memory_mib": "1", "old.name": "x"}, "changes": [], "back_to": null}'

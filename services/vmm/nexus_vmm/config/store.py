@@ -27,7 +27,9 @@ class SettingStore:
         self._database = database
 
     async def check(self) -> None:
-        """Say which values of another release are not taken by this one: their defaults hold."""
+        """Say which versions cannot be read, and which values of another release do not hold."""
+        for number in await self._database.read(versions.damaged):
+            _log.error("version %d of the settings cannot be read: as if it had not been", number)
         for name in config.unfit(dict((await self.newest()).values)):
             _log.warning("the value of the setting %s is not allowed: its default holds", name)
 

@@ -1,18 +1,21 @@
 """The versions of the settings as rows of SQLite.
 
 The functions run inside a transaction of the database thread. A version holds all values that were
-set, so the newest alone says what holds.
+set, so the newest alone says what holds. One that cannot be read any more is as if it had never
+been: that before it holds.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from nexus_rpc import requests
 from nexus_rpc.errors import FailedPrecondition, NotFound
 from nexus_vmm.config import table as config
+from nexus_vmm.records.damage import LATEST, UNREADABLE
 
 if TYPE_CHECKING:
     import sqlite3
@@ -49,8 +52,7 @@ class Version:
 
 def newest(db: sqlite3.Connection) -> Version:
     """Return the version that holds."""
-    row = db.execute("SELECT * FROM setting_versions ORDER BY version DESC LIMIT 1").fetchone()
-    return _version(row) if row else Version()
+    return next(filter(None, map(_version, _rows(db))), Version())
 
 
 def current(db: sqlite3.Connection) -> config.Config:
@@ -60,9 +62,12 @@ def current(db: sqlite3.Connection) -> config.Config:
 
 def every(db: sqlite3.Connection) -> list[Version]:
     """Return the versions that are kept, the newest first."""
-    return [
-        _version(row) for row in db.execute("SELECT * FROM setting_versions ORDER BY version DESC")
-    ]
+    return [version for version in map(_version, _rows(db)) if version]
+
+
+def damaged(db: sqlite3.Connection) -> list[int]:
+    """Return the numbers of the versions that cannot be read."""
+    return [row["version"] for row in _rows(db) if _version(row) is None]
 
 
 def update(
@@ -123,7 +128,8 @@ def _find(db: sqlite3.Connection, number: int) -> Version:
     if number == 0:
         return Version()
     row = db.execute("SELECT * FROM setting_versions WHERE version = ?", (number,)).fetchone()
-    if row is None:
+    version = _version(row) if row else None
+    if version is None:
         kept = db.execute("SELECT min(version), max(version) FROM setting_versions").fetchone()
         there = "there is none yet" if kept[0] is None else f"{kept[0]} to {kept[1]} are kept"
         raise NotFound(
@@ -131,7 +137,7 @@ def _find(db: sqlite3.Connection, number: int) -> Version:
             f"there is no version {number} of the settings: {there}",
             version=str(number),
         )
-    return _version(row)
+    return version
 
 
 def _put(
@@ -168,12 +174,22 @@ def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Chang
     )
 
 
-def _version(row: sqlite3.Row) -> Version:
-    body = json.loads(row["body"])
-    return Version(
-        number=row["version"],
-        time=row["time"],
-        values=tuple(body["values"].items()),
-        changes=tuple(Change(*change) for change in body["changes"]),
-        back_to=body["back_to"],
-    )
+def _rows(db: sqlite3.Connection) -> sqlite3.Cursor:
+    return db.execute("SELECT * FROM setting_versions ORDER BY version DESC")
+
+
+def _version(row: sqlite3.Row) -> Version | None:
+    """Return the version of a row, or None where it cannot be read."""
+    try:
+        body = json.loads(row["body"])
+        values = tuple(body["values"].items())
+        changes = tuple(Change(name, old, new) for name, old, new in body["changes"])
+        back_to = body["back_to"]
+    except UNREADABLE:
+        return None
+    texts = chain(*values, *((change.name, change.old, change.new) for change in changes))
+    is_back = type(back_to) is int and back_to >= 0
+    whole = all(isinstance(text, str) for text in texts) and (is_back or back_to is None)
+    if not whole or not 0 <= row["time"] <= LATEST:
+        return None
+    return Version(row["version"], row["time"], values, changes, back_to)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from nexus_rpc.ids import is_vm_id
-from nexus_vmm.records.damage import UNREADABLE, check, damaged
+from nexus_vmm.records.damage import LATEST, UNREADABLE, check, check_columns, damaged
 from nexus_vmm.states import State
 from nexus_vmm.vm import (
     Condition,
@@ -26,6 +26,7 @@ from nexus_vmm.vm import (
     Restarts,
     Spec,
     TimeToLive,
+    Transition,
     Vm,
 )
 
@@ -58,15 +59,26 @@ def to_vm(row: sqlite3.Row) -> Vm:
 def _whole(values: dict[str, Any]) -> Vm:
     if not is_vm_id(values["id"]):
         raise ValueError(f"the id is {values['id']!r}")
+    check_columns(values)
     return Vm(
         spec=_spec(values.pop("spec")),
         restarts=_restarts(values.pop("restarts")),
         lifetime=_lifetime(values.pop("lifetime")),
         last_exit=_exit(values.pop("last_exit")),
-        state=State(values.pop("state")),
+        state=_state(values.pop("state")),
         goal=Goal(values.pop("goal")),
         **values,
     )
+
+
+def to_transition(row: sqlite3.Row) -> Transition | None:
+    """Return the change of state of a row of `transitions`, or None where it cannot be read."""
+    if not 0 <= row["time"] <= LATEST:
+        return None
+    try:
+        return Transition(_state(row["old"]), _state(row["new"]), row["reason"], row["time"])
+    except ValueError:
+        return None
 
 
 def has_tag(key: str, value: str = "") -> str:
@@ -84,6 +96,13 @@ def has_tag(key: str, value: str = "") -> str:
 def to_text(part: Spec | Restarts | Lifetime | Exit) -> str:
     """Return a part of a VM as its column has it."""
     return json.dumps(asdict(part))
+
+
+def _state(text: str) -> State:
+    state = State(text)
+    if state is State.DELETED:
+        raise ValueError(f"the state is {text!r}")
+    return state
 
 
 @lru_cache(_SPECS)
@@ -119,7 +138,11 @@ def _lifetime(text: str) -> Lifetime:
 @lru_cache(_OTHERS)
 def _exit(text: str) -> Exit | None:
     end = json.loads(text)
-    return Exit(**end) if end else None
+    if end is None:
+        return None
+    whole = Exit(**end)
+    check(whole)
+    return whole
 
 
 def _policy(

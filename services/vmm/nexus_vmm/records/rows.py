@@ -1,4 +1,4 @@
-"""VMs as rows of SQLite. Every function runs inside a transaction of the database thread."""
+"""VMs as rows of SQLite. All functions but one run inside a transaction of the database thread."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nexus_rpc import requests
+from nexus_rpc.database import Database
 from nexus_rpc.errors import NotFound
 from nexus_rpc.ids import is_vm_id, new_vm_id, vm_uid
 from nexus_vmm.records import changes
 from nexus_vmm.records.changes import Gone
-from nexus_vmm.records.record import SELECT, to_text, to_vm
+from nexus_vmm.records.record import SELECT, to_text, to_transition, to_vm
 from nexus_vmm.states import Event, State, after
-from nexus_vmm.vm import Goal, Transition
+from nexus_vmm.vm import Goal
 
 if TYPE_CHECKING:
     import sqlite3
+    from pathlib import Path
 
-    from nexus_vmm.vm import Boot, Exit, Lifetime, Restarts, Spec, Vm
+    from nexus_vmm.vm import Boot, Exit, Lifetime, Restarts, Spec, Transition, Vm
 
 MIGRATIONS = (
     """
@@ -75,6 +77,14 @@ _HOST_BOOT = "host_boot"
 _BEAT = "beat"
 
 
+async def open_database(path: Path, reserve: int = 0) -> Database:
+    """Open the database of all that vmm knows (see `Database.open`).
+
+    A text that is damaged must not keep all others from being read.
+    """
+    return await Database.open(path, MIGRATIONS, reserve, errors="replace")
+
+
 def find(db: sqlite3.Connection, ref: str) -> Vm | None:
     """Return the VM with the id or name `ref`; no name has the form of an id."""
     row = db.execute(f"{SELECT} WHERE id = ? OR name = ?", (ref, ref)).fetchone()
@@ -118,12 +128,9 @@ def _uids(db: sqlite3.Connection) -> set[int]:
 
 
 def history(db: sqlite3.Connection, seq: int) -> list[Transition]:
-    """Return the changes of a VM's state that are kept, oldest first."""
+    """Return the changes of a VM's state that are kept and can be read, oldest first."""
     found = db.execute("SELECT * FROM transitions WHERE vm = ? ORDER BY n", (seq,))
-    return [
-        Transition(State(row["old"]), State(row["new"]), row["reason"], row["time"])
-        for row in found
-    ]
+    return [step for step in map(to_transition, found) if step]
 
 
 def insert(db: sqlite3.Connection, vm_id: str, name: str, spec: Spec, now: int) -> Vm:
@@ -194,7 +201,7 @@ def set_lifetime(db: sqlite3.Connection, vm: Vm, lifetime: Lifetime) -> Vm:
 
 def set_exit(db: sqlite3.Connection, vm: Vm, end: Exit, now: int) -> Vm:
     """Record how the last process of a VM ended, which was noticed `now`."""
-    end = replace(end, time=now)
+    end = replace(end, time=end.time or now)
     db.execute("UPDATE vms SET last_exit = ? WHERE seq = ?", (to_text(end), vm.seq))
     return _changed(db, vm, last_exit=end)
 

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from vmm_life import Host, check
+from vmm_driver import SHUTDOWN
+from vmm_life import Crash, Host, check
 
 from nexus_rpc.errors import FailedPrecondition
 from nexus_vmm.api.convert import to_proto
@@ -25,13 +26,28 @@ DAMAGES = {
     "spec with something unknown": ("spec", lambda spec: spec | {"gpu": 1}),
     "spec of an unknown policy": ("spec", lambda spec: spec | {"restart": {"condition": "?"}}),
     "spec as deep as it gets": ("spec", "[" * 5_000),
+    "spec of no text": ("spec", b'{"vcpu_count": \xff'),
+    "spec with a number beyond all": ("spec", lambda spec: spec | {"vcpu_count": 2**40}),
+    "spec with a number below 0": ("spec", lambda spec: spec | {"memory_mib": -1}),
+    "spec with a tag that is none": ("spec", lambda spec: spec | {"tags": ["abc"]}),
     "restarts": ("restarts", '{"ends": ["now"]}'),
     "lifetime": ("lifetime", '{"began": null}'),
+    "lifetime in another age": ("lifetime", '{"began": 9223372036854775807}'),
     "last exit": ("last_exit", '{"code": 0}'),
+    "last exit of another kind": ("last_exit", '{"cause": 1, "reason": ""}'),
     "state": ("state", "sleeping"),
+    "state that is never stored": ("state", "deleted"),
+    "process id": ("pid", 2**40),
+    "time": ("created", 2**63 - 1),
+    "context id": ("cid", -(2**40)),
     "goal": ("goal", ""),
     "another's id": ("id", "../../../../etc"),
 }
+
+
+def placed(value):
+    """Return where `value` goes in SQL; bytes that are no UTF-8 go where a text was."""
+    return "CAST(? AS TEXT)" if isinstance(value, bytes) else "?"
 
 
 async def spoil(host, name, how):
@@ -43,7 +59,7 @@ async def spoil(host, name, how):
             changed = json.dumps(value(json.loads(text)))
         else:
             changed = value
-        db.execute(f"UPDATE vms SET {column} = ? WHERE name = ?", (changed, name))
+        db.execute(f"UPDATE vms SET {column} = {placed(changed)} WHERE name = ?", (changed, name))
 
     await host.database.write(work)
 
@@ -87,6 +103,30 @@ async def test_it_is_told_and_left_and_the_others_are_served(how, boot):
             await vmm.delete("whole")
 
         await host.live(second)
+
+
+STEPS = [("new", "sleeping"), ("new", "deleted"), ("time", 2**62), ("old", b"\xff")]
+
+
+@pytest.mark.parametrize(("column", "value"), STEPS)
+async def test_a_damaged_history_is_told_without_what_cannot_be_read(host, column, value):
+    async def first(vmm):
+        await vmm.create()
+        await vmm.start()
+
+    await host.live(first)
+    change = f"UPDATE transitions SET {column} = {placed(value)} WHERE n = 1"
+    await host.database.write(lambda db: db.execute(change, (value,)))
+
+    async def second(vmm):
+        (vm,) = vmm.hub.present()
+        assert await vmm.store.history(vm) == []
+        # The boot watchdog looks into it.
+        host.world.end(vm.id, SHUTDOWN)
+        crashed = await vmm.until(vm.id, State.CRASHED)
+        assert [step.new for step in await vmm.store.history(crashed)] == [State.CRASHED]
+
+    assert await host.live(second) is not Crash
 
 
 @pytest.mark.parametrize("how", sorted(DAMAGES.keys() - {"another's id"}))
