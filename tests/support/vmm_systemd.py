@@ -114,12 +114,13 @@ class FakeSystemd:
 
     def _values(self, unit):
         return {
-            "ActiveState": Variant("s", unit.active),
+            "SubState": Variant("s", unit.state),
             "InvocationID": Variant("ay", bytes.fromhex(unit.invocation)),
             "MainPID": Variant("u", unit.pid),
             "Result": Variant("s", unit.result),
             "ExecMainCode": Variant("i", unit.exit_code),
             "ExecMainStatus": Variant("i", unit.exit_status),
+            "ExecMainExitTimestamp": Variant("t", unit.exit_time),
         }
 
     def _property(self, message):
@@ -130,15 +131,18 @@ class FakeSystemd:
 
     def _listed(self):
         return [
-            [f"nexus-vm@{vm_id}.service", "", "loaded", unit.active, "", "", "/", 0, "", "/"]
+            [f"nexus-vm@{vm_id}.service", "", "loaded", "", unit.state, "", "/", 0, "", "/"]
             for vm_id, unit in self.model.units.items()
         ]
 
     def _changed(self, vm_id):
         values = self._values(self.model.describe(vm_id))
         parts = {
-            "Service": ("MainPID", "Result", "ExecMainCode", "ExecMainStatus"),
-            "Unit": ("ActiveState",),
+            "Service": (
+                *("MainPID", "Result"),
+                *("ExecMainCode", "ExecMainStatus", "ExecMainExitTimestamp"),
+            ),
+            "Unit": ("SubState",),
         }
         for interface, names in parts.items():
             body = [f"{NAME}.{interface}", {name: values[name] for name in names}, []]

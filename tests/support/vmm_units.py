@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,14 +127,14 @@ class Model:
         self._followers = set()
 
     def describe(self, vm_id):
-        return self.units.get(vm_id, Unit("inactive"))
+        return self.units.get(vm_id, Unit("dead"))
 
     async def start(self, vm_id):
         if not self.describe(vm_id).gone:
             return
         process = await self.launch(vm_id)
         self.processes[vm_id] = process
-        self._set(vm_id, Unit("active", secrets.token_hex(16), process.pid))
+        self._set(vm_id, Unit("running", secrets.token_hex(16), process.pid))
         follower = asyncio.create_task(self._follow(vm_id, process))
         self._followers.add(follower)
         follower.add_done_callback(self._followers.discard)
@@ -143,6 +144,11 @@ class Model:
         if not self.describe(vm_id).gone:
             self.processes[vm_id].end(-signal.SIGTERM)
             await self.gone(vm_id)
+        unit = self.describe(vm_id)
+        if unit.state == "exited":
+            # systemd forgets a unit that is stopped at once, and tells of its end in signals only.
+            self._set(vm_id, replace(unit, state="dead"))
+            del self.units[vm_id]
 
     async def kill(self, vm_id, number):
         if self.describe(vm_id).gone:
@@ -150,7 +156,7 @@ class Model:
         self.processes[vm_id].end(-number)
 
     def forget(self, vm_id):
-        if self.describe(vm_id).active == "failed":
+        if self.describe(vm_id).state == "failed":
             del self.units[vm_id]
 
     async def gone(self, vm_id):
@@ -168,21 +174,17 @@ class Model:
         code = await process.ended
         await process.closed()
         unit = self.units[vm_id]
-        if code == 0:
-            # systemd forgets a unit that ended well at once, and tells of its end in signals only.
-            self._set(vm_id, replace(unit, active="inactive", pid=0, exit_code=1))
-            del self.units[vm_id]
-            return
-        clean = code == -signal.SIGTERM
+        clean = code in (0, -signal.SIGTERM)
         self._set(
             vm_id,
             replace(
                 unit,
-                active="inactive" if clean else "failed",
+                state="exited" if clean else "failed",
                 pid=0,
                 result="success" if clean else "exit-code" if code > 0 else "signal",
-                exit_code=1 if code > 0 else 2,
+                exit_code=1 if code >= 0 else 2,
                 exit_status=abs(code),
+                exit_time=time.time_ns() // 1000,
             ),
         )
 
@@ -243,7 +245,7 @@ class FakeUnits:
 
     async def loaded(self):
         self._check()
-        return {vm_id for vm_id, unit in self.model.units.items() if unit.active != "inactive"}
+        return set(self.model.units)
 
     async def version(self):
         self._check()

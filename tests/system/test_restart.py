@@ -46,6 +46,22 @@ def test_a_vm_that_is_killed_while_vmm_is_away_comes_back_with_it(devhost, make_
     assert _back(devhost, before)["restarts"] == 1
 
 
+def test_a_guest_that_shuts_down_while_vmm_is_away_stays_down(devhost, make_vm):
+    name = make_vm("leaver", "--no-network", "--restart", "on-failure:immediate")
+    vm = _vm(devhost, name)
+    state = f"systemctl show -P SubState nexus-vm@{vm['id']}"
+    devhost.run("systemctl stop nexus-vmm")
+    # The gateway, which serves commands, works without vmm.
+    devhost.exec(name, "sh", "-c", "(sleep 1; echo b >/proc/sysrq-trigger) >/dev/null 2>&1 &")
+    devhost.until("its guest has ended", lambda: devhost.out(state) == "exited")
+    devhost.run("systemctl start nexus-vmm")
+    devhost.until("it is known", lambda: _vm(devhost, name)["state"] == "crashed")
+    vm = _vm(devhost, name)
+    assert (vm["last_exit"]["cause"], vm["last_exit"]["exit_code"]) == ("shutdown", 0)
+    assert (vm["restarts"], vm["next_start_time"]) == (0, None)
+    assert devhost.out(state) == "dead"
+
+
 def test_a_deliberate_stop_stays_and_cancels_what_is_pending(devhost, make_vm):
     name = make_vm("still", "--restart", "always:immediate")
     devhost.nexusctl("vm", "stop", name)

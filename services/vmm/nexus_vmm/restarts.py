@@ -59,7 +59,7 @@ def judge(vm: Vm, event: Event, end: Exit, now: int, words: str = "") -> Verdict
         why = f"gave up: {len(ends)} ends within {WINDOW // SECOND // 60} minutes, the last: "
         said = f"; the console's last lines: {words}" if words else ""
         return Verdict(at_rest, end.reason, f"{why}{end.reason}{said}")
-    stable = event is Event.EXIT and now - known.began >= STABLE
+    stable = event is Event.EXIT and (end.time or now) - known.began >= STABLE
     streak = 0 if stable else known.streak
     wait = _wait(vm.spec.restart, streak)
     return Verdict(

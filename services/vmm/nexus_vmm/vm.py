@@ -197,8 +197,8 @@ class Exit:
     """How a machine's process ended: `cause` is one word for metrics, `reason` for people.
 
     `code` is Firecracker's exit code, `signal` the number of what ended it; -1 and 0 where there
-    was none. `time` is when that was noticed, in microseconds since the epoch, 0 before it is
-    stored.
+    was none. `time` is when that was, in microseconds since the epoch; 0 where nobody knows, until
+    it is stored: then when it was noticed.
     """
 
     cause: str

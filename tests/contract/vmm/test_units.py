@@ -55,11 +55,11 @@ async def units(request, short_path, monkeypatch):
         yield made
 
 
-async def test_a_started_unit_is_active_with_pid_and_invocation(units):
+async def test_a_started_unit_runs_with_pid_and_invocation(units):
     units, model = units
     unit = await units.start(ID)
     assert unit == await units.describe(ID) == model.describe(ID)
-    assert (unit.active, unit.gone, unit.pid) == ("active", False, model.processes[ID].pid)
+    assert (unit.state, unit.gone, unit.pid) == ("running", False, model.processes[ID].pid)
     assert len(unit.invocation) == 32
 
 
@@ -138,6 +138,24 @@ async def test_a_failed_unit_is_kept_until_it_is_stopped(units):
     assert await units.loaded() == set()
 
 
+@pytest.mark.parametrize("code", [0, -signal.SIGTERM])
+async def test_a_unit_that_ended_well_is_remembered_until_it_is_stopped(units, code):
+    units, model = units
+    unit = await units.start(ID)
+    model.processes[ID].end(code)
+    await asyncio.wait_for(units.wait(ID), 5)
+    # As one sees it who was away meanwhile.
+    known = await units.describe(ID)
+    assert (known.gone, known.result, known.invocation) == (True, "success", unit.invocation)
+    assert (known.exit_status, known.exit_time > 0) == (abs(code), True)
+    assert await units.loaded() == {ID}
+    await units.stop(ID)
+    assert (await units.describe(ID)).exit_code == 0
+    assert await units.loaded() == set()
+    again = await units.start(ID)
+    assert (again.gone, again.invocation != unit.invocation) == (False, True)
+
+
 async def test_kill_of_what_does_not_run_is_refused(units):
     units, _ = units
     with pytest.raises(FailedPrecondition) as caught:
@@ -214,13 +232,13 @@ async def test_signals_of_others_are_not_believed(short_path, monkeypatch):
             PROPERTIES,
             "PropertiesChanged",
             "sa{sv}as",
-            [f"{NAME}.Unit", {"ActiveState": Variant("s", "failed")}, []],
+            [f"{NAME}.Unit", {"SubState": Variant("s", "failed")}, []],
         )
         forged.destination = units._bus._bus.unique_name
         await forger.send(forged)
         await units.describe(OTHER)
         assert not waiting.done()
-        assert systemd.calls.count("Get") == reads + 6  # those of OTHER alone
+        assert systemd.calls.count("Get") == reads + 7  # those of OTHER alone
         waiting.cancel()
         forger.disconnect()
         await forger.wait_for_disconnect()

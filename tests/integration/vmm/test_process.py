@@ -8,6 +8,7 @@ import contextlib
 import json
 import random
 import signal
+import time
 from pathlib import Path
 
 import grpc
@@ -17,6 +18,8 @@ from vmm_process import LIVE, SECONDS, hosting
 from nexus.vmm.v1 import vmm_pb2 as pb
 from nexus.vmm.v1 import vmm_pb2_grpc
 from nexus_rpc.errors import FailedPrecondition, NexusError, NotFound, from_rpc_error
+from nexus_rpc.ids import vm_uid
+from nexus_vmm.machine.firecracker import dial
 
 
 @pytest.fixture
@@ -68,6 +71,31 @@ async def test_a_kill_leaves_vms_running_and_they_are_adopted(service):
     service.model.processes[before[2].id].end(-signal.SIGSEGV)
     assert "SIGSEGV" in (await service.until("c", pb.VM_STATE_CRASHED)).state_reason
     await service.call("StopVm", vm="a")
+
+
+async def test_a_guest_that_shut_down_while_vmm_was_away_is_not_started_again(service):
+    restart = pb.RestartPolicy(condition=pb.RESTART_CONDITION_ON_FAILURE)
+    for name in ("well", "badly"):
+        await service.call("CreateVm", name=name, spec=pb.VmSpec(restart=restart))
+        await service.call("StartVm", vm=name)
+    well, badly = (vm.id for vm in await service.vms())
+    await service.kill()
+    with contextlib.closing(await dial(service.places.api(well), vm_uid(well))) as api:
+        await api.act("SendCtrlAltDel")  # on which a guest shuts down
+    service.model.processes[badly].end(-signal.SIGKILL)
+    for vm_id in (well, badly):
+        await service.model.gone(vm_id)
+    away = time.time()
+    await service.start()
+    vm = (await service.call("GetVm", vm="well")).vm
+    assert (vm.state, vm.last_exit.cause) == (pb.VM_STATE_CRASHED, "shutdown")
+    assert (vm.last_exit.exit_code, vm.HasField("next_start_time")) == (0, False)
+    assert vm.last_exit.time.ToMicroseconds() / 1e6 <= away
+    assert (await service.until("badly", pb.VM_STATE_RUNNING)).restarts == 1
+    # systemd is to forget what vmm has written down.
+    assert set(service.model.units) == {badly}
+    await service.call("StopVm", vm="badly")
+    await service.check()
 
 
 async def test_sigterm_ends_it_in_order_and_leaves_vms_running(service):

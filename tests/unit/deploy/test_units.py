@@ -56,6 +56,13 @@ def test_only_netd_and_the_launcher_have_capabilities(name):
     assert unit.get("AmbientCapabilities", [""]) == allowed
 
 
+def test_how_a_vm_ended_is_known_until_vmm_has_written_it_down():
+    unit = settings(VM)
+    assert (unit["CollectMode"], unit["RemainAfterExit"]) == (["inactive"], ["yes"])
+    # Else it would count as ended before its log writer has written the last lines.
+    assert unit["ExitType"] == ["cgroup"]
+
+
 def test_paths_of_the_launcher_are_those_of_its_unit_and_of_vmm():
     unit = settings(VM)
     root = f"{launch.JAIL}/{Path(launch.PROGRAM).name}/%i/root"

@@ -75,6 +75,14 @@ def test_backoff_doubles_to_a_minute():
     assert waits(running()) == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
+def test_how_long_vmm_was_away_is_not_taken_for_time_that_the_vm_ran():
+    vm = running(began=NOW, streak=4)
+    end = replace(KILLED, time=NOW + SECOND)
+    noticed = NOW + 3600 * SECOND
+    restarts = judge(vm, Event.EXIT, end, noticed).restarts
+    assert (restarts.streak, restarts.due) == (5, noticed + 16 * SECOND)
+
+
 def test_backoff_begins_anew_after_thirty_stable_seconds():
     assert waits(running(), ran=29, times=3) == [1, 2, 4]
     assert waits(running(), ran=30, times=3) == [1, 1, 1]

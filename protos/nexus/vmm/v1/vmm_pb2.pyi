@@ -651,7 +651,7 @@ class Exit(_message.Message):
     """Number of the signal that ended it, where one did."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When that was noticed."""
+        """When that was; where systemd does not know, when it was noticed."""
 
     def __init__(
         self,

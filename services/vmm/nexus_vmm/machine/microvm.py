@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import FailedPrecondition, Unavailable
@@ -242,19 +243,27 @@ def _ended(unit: Unit) -> Exit:
     status = unit.exit_status
     if unit.exit_code == 0:
         return Exit("unknown", "the process is gone, and systemd has no record of its end")
-    if unit.exit_code == CLD_EXITED:
-        if status == 0:
-            why = "the guest shut down or rebooted, and Firecracker ended"
-            return Exit("shutdown", why, code=0)
-        if status == LAUNCH_REFUSED:
-            why = "the launcher refused; journalctl -u nexus-vm@ID says why"
-            return Exit("error", why, code=status)
-        return Exit("error", f"Firecracker ended with exit code {status}", code=status)
-    name = _signal_name(status)
+    end = _exited(unit.exit_status) if unit.exit_code == CLD_EXITED else _killed(unit)
+    return replace(end, time=unit.exit_time)
+
+
+def _exited(code: int) -> Exit:
+    if code == 0:
+        why = "the guest shut down or rebooted, and Firecracker ended"
+        return Exit("shutdown", why, code=0)
+    if code == LAUNCH_REFUSED:
+        why = "the launcher refused; journalctl -u nexus-vm@ID says why"
+        return Exit("error", why, code=code)
+    return Exit("error", f"Firecracker ended with exit code {code}", code=code)
+
+
+def _killed(unit: Unit) -> Exit:
+    number = unit.exit_status
+    name = _signal_name(number)
     if unit.result == "oom-kill":
         why = f"the host ran out of memory and the kernel killed Firecracker ({name})"
-        return Exit("oom", why, signal=status)
-    return Exit("signal", f"Firecracker was ended by {name}", signal=status)
+        return Exit("oom", why, signal=number)
+    return Exit("signal", f"Firecracker was ended by {name}", signal=number)
 
 
 def _signal_name(number: int) -> str:

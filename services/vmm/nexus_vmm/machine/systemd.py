@@ -36,14 +36,23 @@ _PATH_PATTERN = re.compile(_UNIT_PATH.format("([a-z2-7]{13})"))
 _NAME_PATTERN = re.compile(r"nexus-vm@([a-z2-7]{13})\.service")
 # In the order of Unit's fields, which is also that of reading: whether it is gone comes first.
 _READ = (
-    ("Unit", "ActiveState"),
+    ("Unit", "SubState"),
     ("Unit", "InvocationID"),
     ("Service", "MainPID"),
     ("Service", "Result"),
     ("Service", "ExecMainCode"),
     ("Service", "ExecMainStatus"),
+    ("Service", "ExecMainExitTimestamp"),
 )
-_END = {"Result": "result", "ExecMainCode": "exit_code", "ExecMainStatus": "exit_status"}
+_END = {
+    "Result": "result",
+    "ExecMainCode": "exit_code",
+    "ExecMainStatus": "exit_status",
+    "ExecMainExitTimestamp": "exit_time",
+}
+
+_STOPPED = ("failed", "dead")
+"""States that a job to stop the unit ends in."""
 
 _JOB_SECONDS = 90.0
 """More than TimeoutStartSec and TimeoutStopSec of the unit together."""
@@ -59,7 +68,7 @@ class SystemdUnits:
         # All three hold only what someone waits for. None in a queue: the bus was lost.
         self._jobs: dict[str, asyncio.Queue[tuple[str, str] | None]] = {}
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        # How a unit ended, from signals: systemd forgets one that ended well at once.
+        # How a unit ended, from signals: systemd forgets one that somebody else stopped at once.
         self._ends: dict[str, dict[str, Any]] = {}
 
     @classmethod
@@ -86,13 +95,13 @@ class SystemdUnits:
 
     async def stop(self, vm_id: str) -> None:
         """Make sure that no process of the unit is left, and that systemd forgets it."""
-        active = await self._active(vm_id)
-        if active not in GONE:
+        state = await self._state(vm_id)
+        if state not in _STOPPED:
             result = await self._job("StopUnit", vm_id)
-            active = await self._active(vm_id)
-            if active not in GONE:
+            state = await self._state(vm_id)
+            if state not in _STOPPED:
                 raise FailedPrecondition("UNIT_FAILED", f"systemd's job to stop it ended: {result}")
-        if active == "failed":
+        if state == "failed":
             await self._manage("ResetFailedUnit", "s", _name(vm_id))
 
     async def kill(self, vm_id: str, number: signal.Signals) -> None:
@@ -102,10 +111,10 @@ class SystemdUnits:
 
     async def describe(self, vm_id: str) -> Unit:
         """Return the unit as it is."""
-        active, invocation, pid, result, code, status = await asyncio.gather(
+        state, invocation, *rest = await asyncio.gather(
             *(self._property(vm_id, interface, name) for interface, name in _READ)
         )
-        return Unit(active, bytes(invocation).hex(), pid, result, code, status)
+        return Unit(state, bytes(invocation).hex(), *rest)
 
     async def wait(self, vm_id: str, invocation: str = "") -> Unit:
         """Return the unit once it is gone, or in another invocation; at once if it is."""
@@ -113,7 +122,7 @@ class SystemdUnits:
             while True:
                 woken.clear()
                 try:
-                    if await self._active(vm_id) in GONE:
+                    if await self._state(vm_id) in GONE:
                         return _with_end(await self.describe(vm_id), self._ends.get(vm_id, {}))
                     if invocation and await self._invocation(vm_id) not in ("", invocation):
                         return await self.describe(vm_id)
@@ -122,10 +131,10 @@ class SystemdUnits:
                 await woken.wait()
 
     async def loaded(self) -> set[str]:
-        """Return the ids of VMs whose unit is active or failed."""
+        """Return the ids of VMs whose unit is not stopped."""
         (units,) = await self._manage("ListUnitsByPatterns", "asas", [], ["nexus-vm@*.service"])
-        # Each is (name, description, load state, active state, ...).
-        names = (_NAME_PATTERN.fullmatch(unit[0]) for unit in units if unit[3] != "inactive")
+        # Each is (name, description, load state, active state, state, ...).
+        names = (_NAME_PATTERN.fullmatch(unit[0]) for unit in units if unit[4] != "dead")
         return {match[1] for match in names if match}
 
     async def version(self) -> str:
@@ -141,8 +150,8 @@ class SystemdUnits:
     async def _invocation(self, vm_id: str) -> str:
         return bytes(await self._property(vm_id, "Unit", "InvocationID")).hex()
 
-    async def _active(self, vm_id: str) -> str:
-        return str(await self._property(vm_id, "Unit", "ActiveState"))
+    async def _state(self, vm_id: str) -> str:
+        return str(await self._property(vm_id, "Unit", "SubState"))
 
     async def _property(self, vm_id: str, interface: str, name: str) -> Any:  # noqa: ANN401  # any
         path = _UNIT_PATH.format(vm_id)

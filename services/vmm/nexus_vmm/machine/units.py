@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from signal import Signals
 
-GONE = frozenset({"inactive", "failed"})
-"""The values of `Unit.active` in which no process of the unit is left."""
+GONE = frozenset({"exited", "failed", "dead"})
+"""The values of `Unit.state` in which no process of the unit is left.
+
+Until it is stopped, systemd remembers how one ended, well (exited) or badly (failed).
+"""
 
 CLD_EXITED = 1
 """`Unit.exit_code` of a process that exited by itself (siginfo's CLD_EXITED, sigaction(2))."""
@@ -19,22 +22,23 @@ CLD_EXITED = 1
 class Unit:
     """What systemd says of nexus-vm@ID.service (org.freedesktop.systemd1(5)).
 
-    `active` is ActiveState, `invocation` InvocationID in hexadecimal, `pid` MainPID, `result`
-    Result; `exit_code` and `exit_status` are ExecMainCode and ExecMainStatus, the first 0 while
-    nothing is known.
+    `state` is SubState, `invocation` InvocationID in hexadecimal, `pid` MainPID, `result` Result;
+    `exit_code` and `exit_status` are ExecMainCode and ExecMainStatus, the first 0 while nothing is
+    known, `exit_time` is ExecMainExitTimestamp, in microseconds since the epoch.
     """
 
-    active: str
+    state: str
     invocation: str = ""
     pid: int = 0
     result: str = "success"
     exit_code: int = 0
     exit_status: int = 0
+    exit_time: int = 0
 
     @property
     def gone(self) -> bool:
         """Whether no process of the unit is left."""
-        return self.active in GONE
+        return self.state in GONE
 
 
 class Units(Protocol):
@@ -45,7 +49,7 @@ class Units(Protocol):
     """
 
     async def start(self, vm_id: str) -> Unit:
-        """Start the unit and return it once its process exists."""
+        """Start the unit, which is stopped, and return it once its process exists."""
 
     async def stop(self, vm_id: str) -> None:
         """Make sure that no process of the unit is left, and that systemd forgets it."""
@@ -63,7 +67,7 @@ class Units(Protocol):
         """
 
     async def loaded(self) -> set[str]:
-        """Return the ids of VMs whose unit is active or failed."""
+        """Return the ids of VMs whose unit is not stopped."""
 
     async def version(self) -> str:
         """Return the version of systemd."""

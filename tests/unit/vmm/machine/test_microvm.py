@@ -103,6 +103,32 @@ async def test_a_fresh_disk_that_a_power_loss_took_is_made_again(setup):
     assert setup.places.disk(ID).stat().st_size == setup.vm.spec.disk_mib * 1024 * 1024
 
 
+@pytest.mark.parametrize("boot", ["", "an earlier boot"])
+async def test_a_disk_grows_at_the_start(setup, boot):
+    """Without a boot on record too: a start that failed late may have been a boot for the guest."""
+    disk = setup.places.disk(ID)
+    with disk.open("r+b") as file:
+        file.write(b"a file system")
+    spec = vmm_guest.spec(disk_mib=32)
+    await setup.driver.start(vmm_guest.vm(spec=spec, boot=boot))
+    assert disk.stat().st_size == 32 * 1024 * 1024
+    assert disk.read_bytes()[:13] == b"a file system"
+    # A record of before the growth, put back from a copy, makes it no smaller.
+    await setup.driver.start(vmm_guest.vm(boot=boot))
+    assert disk.stat().st_size == 32 * 1024 * 1024
+
+
+async def test_a_disk_that_cannot_grow_is_a_failed_boot(setup, tmp_path):
+    disk = setup.places.disk(ID)
+    disk.unlink()
+    (tmp_path / "elsewhere").touch()
+    disk.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FailedPrecondition, match="cannot be made larger") as caught:
+        await setup.driver.start(setup.vm)
+    assert caught.value.reason == "BOOT_FAILED"
+    assert not setup.model.processes
+
+
 async def test_a_used_disk_is_never_made_again(setup):
     setup.places.disk(ID).unlink()
     with pytest.raises(FailedPrecondition, match="its disk is gone"):
@@ -183,9 +209,10 @@ async def test_without_systemd_nothing_is_removed(setup):
     ],
 )
 async def test_ends_are_told_in_words_and_numbers(setup, unit, told, words):
-    setup.model.units[ID] = vmm_units.Unit("failed", **unit)
+    setup.model.units[ID] = vmm_units.Unit("failed", **unit, exit_time=5)
     end = await setup.driver.describe(ID)
     assert (end.cause, end.code, end.signal) == told
+    assert end.time == (0 if end.cause == "unknown" else 5)
     assert words in end.reason
     del setup.model.units[ID]
 
