@@ -240,7 +240,6 @@ def _boot_failed(why: str) -> FailedPrecondition:
 
 def _ended(unit: Unit) -> Exit:
     """Return how the process of `unit` ended, from systemd's record of it."""
-    status = unit.exit_status
     if unit.exit_code == 0:
         return Exit("unknown", "the process is gone, and systemd has no record of its end")
     end = _exited(unit.exit_status) if unit.exit_code == CLD_EXITED else _killed(unit)
