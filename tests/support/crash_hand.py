@@ -40,7 +40,7 @@ class Hand:
 
         Raises TimeoutError, ConnectionError where the dev host is gone.
         """
-        if self._reader.done():
+        if not self.holds():
             raise ConnectionError("the dev host is gone")
         number = next(self._numbers)
         self._waiting[number] = asyncio.get_running_loop().create_future()
@@ -49,6 +49,10 @@ class Hand:
             return await asyncio.wait_for(self._waiting[number], HAND_SECONDS)
         finally:
             del self._waiting[number]
+
+    def holds(self):
+        """Whether the dev host is still there, as far as anyone knows."""
+        return not self._reader.done()
 
     async def close(self):
         """End it, if it is still there."""

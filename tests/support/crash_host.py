@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from asyncio.subprocess import DEVNULL
 from contextlib import suppress
 from functools import partial
 from uuid import uuid4
@@ -22,8 +23,9 @@ from nexusctl.interfaces import of_port
 from nexusctl.lifecycle import give_back_port
 from nexusctl.services import Services
 
-SETTLE_SECONDS = 90
-BACK_SECONDS = 300
+SETTLE_SECONDS = 120
+UP_SECONDS = 600
+SERVE_SECONDS = 60
 CALL_SECONDS = 60
 GRACE_SECONDS = 3
 UNANSWERED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "STOPPING", "CANCELLED"}
@@ -109,7 +111,7 @@ class CrashHost:
 
     async def answer(self, call):
         """Return the outcome of a call, which is repeated until vmm answers."""
-        async with asyncio.timeout(BACK_SECONDS):
+        async with asyncio.timeout(UP_SECONDS):
             while True:
                 outcome = await self.outcome(call)
                 if getattr(outcome, "reason", None) not in UNANSWERED:
@@ -137,22 +139,30 @@ class CrashHost:
         finally:
             loop.remove_reader(process)
             os.close(process)
+        await self._hand.close()
         return "lost power"
 
-    async def be_back(self, power):
-        """Return once vmm serves again; after a loss of power, boot the host."""
-        if power:
-            argv = ["/usr/bin/python3", SCRIPT, "start"]
-            process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.DEVNULL)
-            assert await asyncio.wait_for(process.wait(), BACK_SECONDS) == 0
-            await self._hand.close()
-            self._hand = await Hand.reach()
-        async with asyncio.timeout(BACK_SECONDS):
-            while True:
-                try:
-                    return await self.ask(self.stub.GetInfo, vmm_pb2.GetInfoRequest())
-                except NexusError:
-                    await asyncio.sleep(0.2)
+    async def be_up(self):
+        """Return once the dev host is up and vmm serves; boot the one and wait for the other."""
+        async with asyncio.timeout(UP_SECONDS):
+            while not self._hand.holds() or not await self._serves():
+                argv = ["/usr/bin/python3", SCRIPT, "start"]  # which looks at what is up, too
+                process = await asyncio.create_subprocess_exec(*argv, stdout=DEVNULL)
+                # On a loaded machine systemd gives a service up, and starts it again.
+                if await process.wait() == 0 and not self._hand.holds():
+                    await self._hand.close()
+                    self._hand = await Hand.reach()
+
+    async def _serves(self):
+        """Whether vmm serves, within a time in which it starts."""
+        for _ in range(SERVE_SECONDS * 5):
+            try:
+                await self.ask(self.stub.GetInfo, vmm_pb2.GetInfoRequest())
+            except NexusError:
+                await asyncio.sleep(0.2)
+            else:
+                return True
+        return False
 
     async def agree(self, lives=()):
         """Return state, goal, boot and pid of VMs by name, once records and host agree.

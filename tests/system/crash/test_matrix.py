@@ -44,10 +44,11 @@ async def host(devhost):
         yield host
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("point", points(SEED, FIRST, POINTS), ids=str)
 async def test_nothing_is_lost_doubled_or_left_over(host, point):
+    await host.be_up()
     await host.remove(TARGET)
     for name, condition in BYSTANDERS.items():
         await host.live(name, condition)
@@ -58,7 +59,7 @@ async def test_nothing_is_lost_doubled_or_left_over(host, point):
     under_way = asyncio.create_task(host.outcome(call))
     struck = await strike()
     answer = await under_way
-    await host.be_back(power=point.victim == "power")
+    await host.be_up()
     story = f"{point}, {point.seconds} s: {struck}; answered {told(answer)}"
 
     comes_back = ["bystander"]
