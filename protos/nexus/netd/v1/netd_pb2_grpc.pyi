@@ -94,9 +94,11 @@ class NetworkServiceStub:
     """Gives a VM its port: a lease (addresses and MAC) and a TAP on a bridge, isolated from others.
 
     Idempotent by `vm_id`: a repeat returns the same port, repaired if something had removed its
-    TAP. The addresses stay the VM's until DetachPort. Makes the network in the kernel if it is not
-    there. A repeat that asks for another network or address is refused: ALREADY_EXISTS
-    (PORT_DIFFERS); policy and limits of a port that exists are left alone.
+    TAP. The addresses stay the VM's until DetachPort, or until vmm tells that the VM was deleted. A
+    port comes before its VM: where vmm, heard all the while, has told of no such VM 10 minutes later,
+    the port is released. Makes the network in the kernel if it is not there. A repeat that asks for
+    another network or address is refused: ALREADY_EXISTS (PORT_DIFFERS); policy and limits of a port
+    that exists are left alone.
     NOT_FOUND (NETWORK_NOT_FOUND). NOT_FOUND (PORT_NOT_FOUND): a repeat by `request_id`, and the
     port was detached since. RESOURCE_EXHAUSTED (SUBNET_FULL): no address is left; detach a port or
     use another network. ALREADY_EXISTS (ADDRESS_TAKEN): the address asked for is another port's.
@@ -228,9 +230,11 @@ class NetworkServiceAsyncStub(NetworkServiceStub):
     """Gives a VM its port: a lease (addresses and MAC) and a TAP on a bridge, isolated from others.
 
     Idempotent by `vm_id`: a repeat returns the same port, repaired if something had removed its
-    TAP. The addresses stay the VM's until DetachPort. Makes the network in the kernel if it is not
-    there. A repeat that asks for another network or address is refused: ALREADY_EXISTS
-    (PORT_DIFFERS); policy and limits of a port that exists are left alone.
+    TAP. The addresses stay the VM's until DetachPort, or until vmm tells that the VM was deleted. A
+    port comes before its VM: where vmm, heard all the while, has told of no such VM 10 minutes later,
+    the port is released. Makes the network in the kernel if it is not there. A repeat that asks for
+    another network or address is refused: ALREADY_EXISTS (PORT_DIFFERS); policy and limits of a port
+    that exists are left alone.
     NOT_FOUND (NETWORK_NOT_FOUND). NOT_FOUND (PORT_NOT_FOUND): a repeat by `request_id`, and the
     port was detached since. RESOURCE_EXHAUSTED (SUBNET_FULL): no address is left; detach a port or
     use another network. ALREADY_EXISTS (ADDRESS_TAKEN): the address asked for is another port's.
@@ -407,9 +411,11 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gives a VM its port: a lease (addresses and MAC) and a TAP on a bridge, isolated from others.
 
         Idempotent by `vm_id`: a repeat returns the same port, repaired if something had removed its
-        TAP. The addresses stay the VM's until DetachPort. Makes the network in the kernel if it is not
-        there. A repeat that asks for another network or address is refused: ALREADY_EXISTS
-        (PORT_DIFFERS); policy and limits of a port that exists are left alone.
+        TAP. The addresses stay the VM's until DetachPort, or until vmm tells that the VM was deleted. A
+        port comes before its VM: where vmm, heard all the while, has told of no such VM 10 minutes later,
+        the port is released. Makes the network in the kernel if it is not there. A repeat that asks for
+        another network or address is refused: ALREADY_EXISTS (PORT_DIFFERS); policy and limits of a port
+        that exists are left alone.
         NOT_FOUND (NETWORK_NOT_FOUND). NOT_FOUND (PORT_NOT_FOUND): a repeat by `request_id`, and the
         port was detached since. RESOURCE_EXHAUSTED (SUBNET_FULL): no address is left; detach a port or
         use another network. ALREADY_EXISTS (ADDRESS_TAKEN): the address asked for is another port's.
