@@ -11,6 +11,7 @@ from vmm_process import LIVE, SECONDS, hosting
 
 from nexus.vmm.v1 import vmm_pb2 as pb
 from nexus_rpc.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
+from nexus_rpc.vms import follow
 
 
 @pytest.fixture
@@ -113,6 +114,34 @@ async def test_a_damaged_database_is_refused_and_a_copy_put_back(service, damage
     assert {vm.name: vm.pid for vm in await service.check()} == {
         name: vm.pid for name, vm in before.items()
     }
+
+
+async def test_those_who_follow_notice_that_a_copy_was_put_back(service):
+    """By themselves, though the copy goes on to as many changes as they had heard of."""
+    await service.call("CreateVm", name="kept")
+    there = copy(service)
+    await service.call("CreateVm", name="lost")
+    changes = follow(f"unix:{service.directory}/server/vmm.sock")
+    known = {}
+
+    async def until(*names):
+        async for event in changes:
+            if isinstance(event, pb.WatchVmsResponse):
+                if event.missed:
+                    known.clear()
+                elif event.HasField("vm"):
+                    known[event.vm.id] = event.vm.name
+                if sorted(known.values()) == sorted(names):
+                    return
+
+    async with asyncio.timeout(SECONDS), contextlib.aclosing(changes):
+        await until("kept", "lost")
+        await service.kill()
+        put_back(service, there)
+        await service.start()
+        for name in ("new", "newer", "newest"):
+            await service.call("CreateVm", name=name)
+        await until("kept", "new", "newer", "newest")
 
 
 async def test_what_a_copy_does_not_know_is_ended_and_its_disk_can_be_had_again(service):

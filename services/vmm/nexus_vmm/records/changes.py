@@ -2,12 +2,16 @@
 
 A revision is taken in the very transaction that makes the change, so neither is ever there without
 the other. Of each VM only the last revision is kept, as what is told of it is always its present.
-Revisions begin at the time when the database was made, in ms since the epoch: whoever remembers one
-of a database that was lost remembers one that is too low, and is told so.
+
+A copy of the database that is put back knows less than vmm has told. So each life of vmm begins its
+revisions at a random distance from all that are known, and that gap is kept: who remembers one from
+within it, or from beyond all, remembers what this database never told. The same goes for a database
+that was lost; the revisions of the next begin at the time when it was made, in ms since the epoch.
 """
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,10 +30,21 @@ INSERT INTO facts (key, value)
 INSERT INTO changes (vm) SELECT id FROM vms ORDER BY seq
 """
 
+GAPS = """
+CREATE TABLE gaps (
+  before INTEGER PRIMARY KEY,
+  after INTEGER NOT NULL
+) STRICT
+"""
+
 KEPT = 10_000
 """Entries of the log that are kept at least."""
 _EACH = 1_000
 """After so many revisions the log is cut, so that a change does not pay for it."""
+LIVES = 100
+"""Gaps that are kept."""
+_STEP = 1 << 32
+"""The least distance: more changes than are made while a copy of the database is of use."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +57,24 @@ class Gone:
 
 @dataclass(frozen=True)
 class Log:
-    """What the log knows: the last revision, the last one that may be forgotten, the deletions."""
+    """What the log knows: the last revision, the last one that may be forgotten, the deletions.
+
+    Of the revisions between the two of a gap there were none.
+    """
 
     last: int
     forgotten: int
     gone: tuple[Gone, ...]
+    gaps: tuple[tuple[int, int], ...] = ()
+
+
+def begin(db: sqlite3.Connection) -> None:
+    """Begin the revisions of another life of vmm."""
+    last = _last(db)
+    first = last + _STEP + secrets.randbits(32)
+    db.execute("INSERT INTO gaps (after, before) VALUES (?, ?)", (last, first))
+    db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'changes'", (first,))
+    _cut(db)
 
 
 def record(db: sqlite3.Connection, vm_id: str) -> int:
@@ -59,19 +87,37 @@ def record(db: sqlite3.Connection, vm_id: str) -> int:
 
 def read(db: sqlite3.Connection) -> Log:
     """Return what the log knows."""
-    (last,) = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'").fetchone()
-    (forgotten,) = db.execute("SELECT value FROM facts WHERE key = 'forgotten'").fetchone()
     gone = db.execute(
         "SELECT vm, revision FROM changes WHERE vm NOT IN (SELECT id FROM vms) ORDER BY revision"
     )
-    return Log(last, int(forgotten), tuple(Gone(vm_id, revision) for vm_id, revision in gone))
+    gaps = db.execute("SELECT after, before FROM gaps")
+    return Log(
+        _last(db),
+        _forgotten(db),
+        tuple(Gone(vm_id, revision) for vm_id, revision in gone),
+        tuple((after, before) for after, before in gaps),
+    )
+
+
+def _last(db: sqlite3.Connection) -> int:
+    found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'").fetchone()
+    return int(found[0])
+
+
+def _forgotten(db: sqlite3.Connection) -> int:
+    """Return the last revision that may be forgotten; the last of all where that is damaged."""
+    found = db.execute("SELECT value FROM facts WHERE key = 'forgotten'").fetchone()
+    known, last = found[0] if found else "", _last(db)
+    return min(int(known), last) if known.isdecimal() else last
 
 
 def _cut(db: sqlite3.Connection) -> None:
-    """Forget all but the last entries."""
-    found = db.execute(
-        "SELECT revision FROM changes ORDER BY revision DESC LIMIT 1 OFFSET ?", (KEPT,)
-    ).fetchone()
-    if found is not None:
-        db.execute("DELETE FROM changes WHERE revision <= ?", tuple(found))
-        db.execute("UPDATE facts SET value = ? WHERE key = 'forgotten'", (str(found[0]),))
+    """Forget all but the last entries, and all but the last gaps."""
+    forgotten = _forgotten(db)
+    for table, key, kept in (("changes", "revision", KEPT), ("gaps", "before", LIVES)):
+        oldest = f"SELECT {key} FROM {table} ORDER BY {key} DESC LIMIT 1 OFFSET ?"  # noqa: S608
+        found = db.execute(oldest, (kept,)).fetchone()
+        if found is not None:
+            db.execute(f"DELETE FROM {table} WHERE {key} <= ?", tuple(found))  # noqa: S608
+            forgotten = max(forgotten, found[0])
+    db.execute("UPDATE facts SET value = ? WHERE key = 'forgotten'", (str(forgotten),))

@@ -65,6 +65,7 @@ MIGRATIONS = (
       body TEXT NOT NULL
     ) STRICT
     """,
+    changes.GAPS,
 )
 
 HISTORY = 20

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, TypeVar
 
 from nexus_rpc import requests
-from nexus_rpc.errors import AlreadyExists, FailedPrecondition
+from nexus_rpc.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
 from nexus_rpc.ids import vm_uid
 from nexus_vmm import clock
 from nexus_vmm.clock import moment
@@ -59,7 +59,13 @@ class Store:
         return store
 
     async def fill_hub(self) -> None:
-        """Tell the hub what there is, before anything changes."""
+        """Tell the hub what there is, before anything changes, and begin the revisions to come."""
+        try:
+            await self._database.write(changes.begin, urgent=True)
+        except ResourceExhausted as error:
+            _log.error(
+                "who follows will not notice if a copy of the database is put back: %s", error
+            )
         self._hub.load(*await self._database.read(lambda db: (rows.every(db), changes.read(db))))
 
     async def find(self, ref: str) -> Vm:

@@ -25,6 +25,10 @@ RECENT = 512
 """The last changes, of which a watcher is told each."""
 
 
+_NEVER = -1
+"""A revision after which nothing is known."""
+
+
 class Synced:
     """The mark that the present has been told."""
 
@@ -52,6 +56,7 @@ class Hub:
         # What a watcher must know at least, to be told all that it missed, or each of it.
         self._forgotten = 0
         self._before_recent = 0
+        self._gaps: tuple[tuple[int, int], ...] = ()
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -61,6 +66,7 @@ class Hub:
         self._gone = OrderedDict((gone.id, gone) for gone in log.gone)
         self._last = self._before_recent = log.last
         self._forgotten = log.forgotten
+        self._gaps = log.gaps
 
     def publish(self, change: Vm | Gone) -> None:
         """Make `change`, which is later than all before, the present and tell it. Never waits."""
@@ -97,7 +103,7 @@ class Hub:
         `after` is the last revision that the caller knows of, 0 for none. Raises Unavailable
         (STOPPING) after `close`.
         """
-        known = after or None
+        known = (_NEVER if self._was_never(after) else after) or None
         synced = False
         while True:
             changed = self._changed
@@ -117,6 +123,10 @@ class Hub:
             if self._closed:
                 raise Unavailable("STOPPING", "vmm is stopping; watch again once it is back")
             await changed.wait()
+
+    def _was_never(self, revision: int) -> bool:
+        """Whether no change here had the revision: it is of a database that was put aside."""
+        return any(after < revision < before for after, before in self._gaps)
 
     def _since(self, known: int) -> list[Vm | Gone]:
         """Return the changes after the revision `known`, in their order."""

@@ -1,6 +1,7 @@
 """Revisions: one for each change, in its transaction, over restarts, and bounded."""
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 import time
@@ -10,11 +11,11 @@ from pathlib import Path
 import pytest
 import vmm_guest
 from vmm_guest import NETWORK
-from vmm_life import living
+from vmm_life import Crash, Host, living
 
 from nexus_rpc.database import Database
 from nexus_vmm.records import changes, rows
-from nexus_vmm.records.watch import Hub, Synced
+from nexus_vmm.records.watch import Hub, Missed, Synced
 from nexus_vmm.states import Event
 
 SPEC = """{"vcpu_count": 1, "memory_mib": 128, "image": "debian", "kernel": "default",
@@ -157,6 +158,71 @@ async def test_a_watcher_carries_on_over_a_restart_of_vmm(host):
 
     await host.live(first)
     await host.live(second)
+
+
+async def caught_up(vmm, revision):
+    """Return what a watcher is told that carries on after a revision."""
+    told = []
+    async for _, what in vmm.hub.watch(revision):
+        if isinstance(what, Synced):
+            return told
+        told.append(what)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("lives", [1, 2])
+@pytest.mark.parametrize("more", [0, 1, 100])
+async def test_a_watcher_notices_that_a_copy_of_the_database_was_put_back(tmp_path, lives, more):
+    """Whatever vmm had told since the copy was made, and whatever has happened to the copy."""
+    heard = []
+
+    async def life(vmm):
+        if not heard:
+            await vmm.create()
+            with contextlib.closing(sqlite3.connect(tmp_path / "vmm.db")) as source:
+                source.execute("VACUUM INTO ?", (str(tmp_path / "copy.db"),))
+            heard.append(vmm.hub._last)
+        await vmm.create(f"lost-{len(heard)}")
+        heard.append(vmm.hub._last)
+
+    async def again(vmm):
+        for number in range(more):
+            await vmm.update(tags=(("n", str(number)),), fields=("tags",))
+        known, *lost = [await caught_up(vmm, revision) for revision in heard]
+        assert known == (vmm.hub.present() if more else [])
+        assert all(isinstance(told[0], Missed) and told[1:] == vmm.hub.present() for told in lost)
+
+    async with opened(tmp_path / "vmm.db") as host:
+        for _ in range(lives):
+            await host.live(life)
+    async with opened(tmp_path / "copy.db") as host:
+        assert await host.live(again) is not Crash
+
+
+@contextlib.asynccontextmanager
+async def opened(path):
+    database = await rows.open_database(path)
+    yield Host(database)
+    await database.close()
+
+
+def test_the_gaps_are_bounded(db, monkeypatch):
+    monkeypatch.setattr(changes, "LIVES", 5)
+    told = []
+    for _ in range(20):
+        changes.begin(db)
+        told.append(changes.read(db).last)
+    log = changes.read(db)
+    assert [before for _, before in log.gaps] == told[-5:]
+    assert log.forgotten == told[-6]
+
+
+@pytest.mark.parametrize("value", ["", "x", "-1", "9" * 18])
+def test_a_log_that_may_have_forgotten_anything_says_so(db, value):
+    insert(db, 1)
+    db.execute("UPDATE facts SET value = ? WHERE key = 'forgotten'", (value,))
+    log = changes.read(db)
+    assert log.forgotten == log.last
 
 
 CALLS = {
