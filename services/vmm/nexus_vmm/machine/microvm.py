@@ -15,7 +15,7 @@ from nexus_vmm.console.reader import last_words
 from nexus_vmm.machine.configuration import configuration
 from nexus_vmm.machine.disks import discard_home, make_home, remove_home, write_machine
 from nexus_vmm.machine.firecracker import Api, ApiError, Fault, dial, dial_new, printable
-from nexus_vmm.machine.traffic import packets
+from nexus_vmm.machine.tap import DEVICES, packets, until_free
 from nexus_vmm.machine.units import CLD_EXITED
 from nexus_vmm.metrics import stage
 from nexus_vmm.places import vm_ids
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nexus_vmm.places import Places
 
 _ANSWER_SECONDS = 5.0
+    from pathlib import Path
 """Within which a Firecracker that works answers a question (a boot takes longer)."""
 
 LAUNCH_REFUSED = 77
@@ -37,10 +38,15 @@ LAUNCH_REFUSED = 77
 _log = logging.getLogger(__name__)
 
 
+_TAP_SECONDS = 10.0
+"""Within which netd has made a TAP that it is about to make."""
+
 class FirecrackerDriver:
     """Implements `nexus_vmm.driver.Driver`."""
 
-    def __init__(self, units: Units, places: Places, assets: Assets) -> None:
+    def __init__(
+        self, units: Units, places: Places, assets: Assets, devices: Path = DEVICES
+    ) -> None:
         self._units = units
         self._places = places
         self._assets = assets
@@ -50,6 +56,7 @@ class FirecrackerDriver:
         await asyncio.to_thread(self._assets.find, spec)
         await asyncio.to_thread(make_home, self._places, vm_id, spec.disk_mib)
         await asyncio.to_thread(write_machine, self._places, vm_id, spec)
+        self._devices = devices
 
     async def start(self, vm: Vm) -> Boot:
         """Boot the machine."""
@@ -62,6 +69,7 @@ class FirecrackerDriver:
             with stage("launch"):
                 unit = await self._launch(vm.id)
                 api = await self._unless_gone(vm.id, dialling)
+            await self._await_tap(vm)
             return await self._boot(vm, unit, api, files)
         finally:
             await _close(dialling)
@@ -112,7 +120,7 @@ class FirecrackerDriver:
     async def traffic(self, vm: Vm) -> int:
         """Return how many packets the VM's TAP has carried."""
         network = vm.spec.network
-        return await asyncio.to_thread(packets, network.tap) if network else 0
+        return await asyncio.to_thread(packets, network.tap, self._devices) if network else 0
 
     async def adopt(self, vm_id: str) -> Boot | None:
         """Return the machine if it booted."""
@@ -192,6 +200,22 @@ class FirecrackerDriver:
             _log.warning("VM %s: its console log cannot be put aside: %s", vm.id, error)
 
     async def _launch(self, vm_id: str) -> Unit:
+    def _grow(self, vm: Vm) -> None:
+        """Give the disk the size that the record has for it by now. Blocks."""
+        try:
+            grow_disk(self._places, vm.id, vm.spec.disk_mib)
+        except OSError as error:
+            raise _boot_failed(f"its disk cannot be made larger: {error}") from error
+
+    async def _await_tap(self, vm: Vm) -> None:
+        """Wait for netd, which makes the TAPs anew after a boot of the host."""
+        if vm.spec.network is None:
+            return
+        tap = vm.spec.network.tap
+        uid = self._places.uid(vm.id)
+        if left := await until_free(tap, uid, _TAP_SECONDS, self._devices):
+            raise _boot_failed(f"its TAP {tap}: {left}")
+
         try:
             return await self._units.start(vm_id)
         except FailedPrecondition as error:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import vmm_firecracker
@@ -13,6 +14,7 @@ from vmm_guest import ID
 from nexus_rpc.errors import FailedPrecondition, Unavailable
 from nexus_vmm.machine import microvm
 from nexus_vmm.machine.microvm import FirecrackerDriver
+from nexus_vmm.vm import Network
 
 DRIVES = {
     "image": "/guest/images/debian.img",
@@ -27,7 +29,8 @@ class Setup:
         self.assets = vmm_guest.guest_files(directory / "guest")
         self.model = vmm_units.Model(vmm_units.machines(self.places.run_dir))
         self.units = vmm_units.FakeUnits(self.model)
-        self.driver = FirecrackerDriver(self.units, self.places, self.assets)
+        self.devices = directory / "net"
+        self.driver = FirecrackerDriver(self.units, self.places, self.assets, self.devices)
         self.vm = vmm_guest.vm()
 
 
@@ -246,3 +249,30 @@ async def test_a_version_that_is_none_is_made_fit_to_be_kept(setup, monkeypatch)
     for boot in (await setup.driver.start(setup.vm), await setup.driver.adopt(ID)):
         assert boot.version.startswith("1  [2Jxxx")
         assert len(boot.version) == 512
+
+
+def networked(vm):
+    network = Network("nexus7", "02:fc:00:00:00:02", "172.16.0.2/12", "172.16.0.1", ())
+    return replace(vm, spec=replace(vm.spec, network=network))
+
+
+async def test_a_start_waits_for_netd_to_let_go_of_the_tap(setup):
+    device = setup.devices / "nexus7"
+    device.mkdir(parents=True)
+    (device / "owner").write_text(f"{setup.places.uid(ID)}\n")
+    (device / "tun_flags").write_text("0x1802\n")
+    (device / "carrier").write_text("1\n")
+    starting = asyncio.create_task(setup.driver.start(networked(setup.vm)))
+    await asyncio.sleep(0)
+    assert not starting.done()
+    assert not setup.model.processes
+    (device / "carrier").write_text("0\n")
+    await asyncio.wait_for(starting, 10)
+    assert setup.model.processes[ID].resources["/network-interfaces/eth0"]
+
+
+async def test_a_start_without_its_tap_fails_before_anything_runs(setup, monkeypatch):
+    monkeypatch.setattr(microvm, "_TAP_SECONDS", 0.05)
+    with pytest.raises(FailedPrecondition, match="its TAP nexus7: there is none; netd makes it"):
+        await setup.driver.start(networked(setup.vm))
+    assert not setup.model.processes
