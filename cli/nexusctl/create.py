@@ -1,7 +1,8 @@
 """Making a VM out of three services: a port from netd, then the VM from vmm with it.
 
 The id is made here, so that the port can be had first. Whatever fails or is interrupted gives
-the port back; only where it is unknown whether vmm made the VM does the port stay with it.
+the port back; only where it is unknown whether vmm made the VM does the port stay with it: netd
+releases it by itself, when vmm has told of no such VM within ten minutes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from nexusctl.terminal import note
 
 if TYPE_CHECKING:
     from nexus.netd.v1 import netd_pb2
-    from nexusctl.services import Services
+    from nexusctl.services import Services, Vmm
+
+_AWAY_SECONDS = 15.0
+"""What vmm may be away for while it makes a VM: it is started again at once when it was killed."""
+_PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Wish:
 async def create(services: Services, wish: Wish) -> vmm_pb2.Vm:
     """Return the new VM, with its port. Raises NexusError; nothing is left then.
 
-    AlreadyExists (NAME_TAKEN): a VM has the name; no port is asked for. Unavailable or
+    AlreadyExists (NAME_TAKEN): a VM has the name; no port is asked for. Unavailable (after 15 s) or
     DeadlineExceeded from CreateVm: it is unknown whether there is a VM, and a note says so.
     """
     await _refuse_taken(services, check_name("NAME", wish.name))
@@ -58,20 +63,35 @@ async def create(services: Services, wish: Wish) -> vmm_pb2.Vm:
             request.spec.network.CopyFrom(of_port(port))
         for publication in wish.publications:
             await settled(publish(services, vm_id, publication))  # goes with the port
-        vmm = services.vmm
+        unknown = f"whether {wish.name} was made is unknown; running the same command again is safe"
         try:
-            answer = await settled(vmm.ask(vmm.stub.CreateVm, request, WRITE))
+            vm = await settled(_answered(services.vmm, request))
         except asyncio.CancelledError:
-            await remove(services, vm_id)
+            try:
+                await remove(services, vm_id)
+            except (Unavailable, DeadlineExceeded) as error:
+                undo.pop_all()
+                note(f"{error.message}; {unknown}")
             raise
         except (Unavailable, DeadlineExceeded) as error:
             undo.pop_all()
-            error.add_note(
-                f"whether {wish.name} was made is unknown; running the same command again is safe"
-            )
+            error.add_note(unknown)
             raise
         undo.pop_all()
-        return answer.vm
+        return vm
+
+
+async def _answered(vmm: Vmm, request: vmm_pb2.CreateVmRequest) -> vmm_pb2.Vm:
+    """Return the VM; where the answer was lost, ask again: it is the same one, by `request_id`."""
+    now = asyncio.get_running_loop().time
+    last = now() + _AWAY_SECONDS
+    while True:
+        try:
+            return (await vmm.ask(vmm.stub.CreateVm, request, WRITE)).vm
+        except Unavailable:
+            if now() > last:
+                raise
+            await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _refuse_taken(services: Services, name: str) -> None:

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from nexus_rpc.errors import Internal, ResourceExhausted
+from nexus_rpc.errors import DeadlineExceeded, Internal, ResourceExhausted
 
 
 async def _interrupted(nexusctl, fakes, method, number, *arguments):
@@ -54,10 +54,30 @@ async def test_a_refused_vm_gives_its_port_back(nexusctl, fakes):
     assert (fakes.vms, fakes.ports) == ({}, {})
 
 
-async def test_a_vm_that_may_have_been_made_keeps_its_port(nexusctl, fakes):
-    fakes.fail("CreateVm", "lost", after=True)
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_create_whose_answer_is_lost_is_repeated(nexusctl, fakes, after):
+    fakes.fail("CreateVm", "lost", after=after)
+    fakes.fail("CreateVm", "lost", after=after)
     done = await nexusctl("vm", "create", "hello")
-    assert done.code == 3
+    assert done.code == 0
+    assert fakes.calls == ["GetVm", "AttachPort", "CreateVm", "CreateVm", "CreateVm"]
+    first, *repeats = fakes.requests["CreateVm"]
+    assert repeats == [first] * 2
+    assert fakes.ports.keys() == fakes.vms.keys() == {first.vm_id}
+
+
+async def test_a_repeated_create_that_is_refused_gives_its_port_back(nexusctl, fakes):
+    fakes.fail("CreateVm", "lost")
+    fakes.fail("CreateVm", Internal("DEFECT", "it broke"))
+    assert (await nexusctl("vm", "create", "hello")).code == 1
+    assert fakes.calls == ["GetVm", "AttachPort", "CreateVm", "CreateVm", "DetachPort"]
+    assert (fakes.vms, fakes.ports) == ({}, {})
+
+
+async def test_a_vm_that_may_have_been_made_keeps_its_port(nexusctl, fakes):
+    fakes.fail("CreateVm", DeadlineExceeded("DEADLINE_EXCEEDED", "too late"), after=True)
+    done = await nexusctl("vm", "create", "hello")
+    assert done.code == 1
     assert "running the same command again is safe" in done.err
     assert fakes.ports.keys() == fakes.vms.keys()
     again = await nexusctl("vm", "create", "hello")
@@ -83,6 +103,19 @@ async def test_an_interrupted_create_leaves_nothing(nexusctl, fakes, number):
     done = await nexusctl.end(process)
     assert done.code == 128 + number
     assert (fakes.vms, fakes.ports) == ({}, {})
+
+
+async def test_an_interrupted_create_whose_vm_cannot_be_removed_keeps_its_port(nexusctl, fakes):
+    slow = asyncio.Event()
+    fakes.fail("CreateVm", slow, after=True)
+    fakes.fail("StopVm", "lost")
+    arguments = ("vm", "create", "hello")
+    process = await _interrupted(nexusctl, fakes, "CreateVm", signal.SIGINT, *arguments)
+    slow.set()
+    done = await nexusctl.end(process)
+    assert done.code == 130
+    assert "whether hello was made is unknown" in done.err
+    assert fakes.ports.keys() == fakes.vms.keys() != set()
 
 
 async def test_interrupted_while_the_port_is_made(nexusctl, fakes):
