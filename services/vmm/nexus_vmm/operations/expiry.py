@@ -16,6 +16,7 @@ from nexus_vmm import lifetime
 from nexus_vmm.clock import moment
 from nexus_vmm.lifetime import Due
 from nexus_vmm.operations.timers import Timers
+from nexus_vmm.records.changes import Gone
 from nexus_vmm.states import Event
 from nexus_vmm.vm import Goal, Vm
 
@@ -58,6 +59,8 @@ class Expiry:
             async for _, what in hub.watch():
                 if isinstance(what, Vm):
                     self._schedule(what)
+                elif isinstance(what, Gone):
+                    self._forget(what.id)
 
     async def touch(self, vm: Vm) -> Vm:
         """Note that a VM is in use; return it with the lifetime that follows."""
@@ -94,10 +97,10 @@ class Expiry:
         return replace(vm, lifetime=life)
 
     async def _use(self, vm: Vm, at: Moment, traffic: int) -> Vm:
-        if lifetime.is_worth_storing(await self._store.find(vm.id), at):
-            self._used.pop(vm.id, None)
-            return await self._store.use(vm.id, at, traffic)
+        # Before anything is waited for: who looks meanwhile is to know, though the disk be full.
         self._used[vm.id] = life = lifetime.use(vm.lifetime, at, traffic)
+        if lifetime.is_worth_storing(await self._store.find(vm.id), at):
+            return await self._store.use(vm.id, at, traffic)
         return replace(vm, lifetime=life)
 
     def _wake(self, vm_id: str, _: int) -> None:
@@ -118,8 +121,10 @@ class Expiry:
         """Do what is due for a VM, whose lock is held."""
         why = self._retries.get(vm.id)
         if why is None or not (vm.stopping or vm.goal is Goal.DELETE):
+            await self._measure(vm)
+            vm = await self._store.find(vm.id)
             at = moment()
-            vm = await self._measured(self._known(vm, at), at)
+            vm = self._known(vm, at)
             due = lifetime.plan(vm, at).due
             if due is not Due.END:
                 self._retries.pop(vm.id, None)
@@ -127,17 +132,24 @@ class Expiry:
                     vm = await self._store.warn(vm.id, vm.lifetime)
                 return self._schedule(vm)
             why = self._retries[vm.id] = lifetime.reason(vm, at)
-            vm = await self._store.expire(vm.id)
+            ending = await self._store.expire(vm.id, vm.spec.ttl)
+            if ending is None:
+                del self._retries[vm.id]
+                return self._schedule(await self._store.find(vm.id))
+            vm = ending
         await self._end(vm, why)
         self._forget(vm.id)
         return None
 
-    async def _measured(self, vm: Vm, at: Moment) -> Vm:
-        """Return `vm` as used now if its TAP has carried anything since its last use."""
+    async def _measure(self, vm: Vm) -> None:
+        """Note that a VM is in use if its TAP has carried anything since its last use."""
         if not lifetime.watches_traffic(vm):
-            return vm
+            return
         packets = await self._driver.traffic(vm)
-        return vm if packets == vm.lifetime.traffic else await self._use(vm, at, packets)
+        at = moment()
+        vm = self._known(vm, at)
+        if packets != vm.lifetime.traffic:
+            await self._use(vm, at, packets)
 
     async def _end(self, vm: Vm, why: str) -> None:
         """Do what is wanted of a VM whose time has ended."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nexus_vmm.calls import Request
     from nexus_vmm.clock import Moment
     from nexus_vmm.limits.admission import Admission
-    from nexus_vmm.vm import Boot, Exit, Vm
+    from nexus_vmm.vm import Boot, Exit, TimeToLive, Vm
 
 EXPIRE_GOALS = {
     ExpireAction.STOP: Goal.STOP,
@@ -197,13 +197,15 @@ def warn(db: sqlite3.Connection, vm_id: str, life: Lifetime) -> Vm:
     return rows.set_lifetime(db, rows.known(db, vm_id), replace(life, warned=True))
 
 
-def expire(db: sqlite3.Connection, vm_id: str) -> Vm:
-    """Record what is wanted of a VM whose time has ended."""
+def expire(db: sqlite3.Connection, vm_id: str, ttl: TimeToLive) -> Vm | None:
+    """Record what is wanted of a VM whose time by `ttl` has ended; None if that was changed."""
     vm = rows.known(db, vm_id)
+    if vm.spec.ttl != ttl:
+        return None
     if vm.goal is Goal.DELETE:
         return vm
     vm = rows.set_restarts(db, vm, replace(vm.restarts, due=0))
-    return rows.set_goal(db, vm, EXPIRE_GOALS[vm.spec.ttl.action])
+    return rows.set_goal(db, vm, EXPIRE_GOALS[ttl.action])
 
 
 def drain(db: sqlite3.Connection, vm_id: str) -> Vm | None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nexus_vmm.limits.admission import Admission
     from nexus_vmm.limits.capacity import Budget
     from nexus_vmm.records.watch import Hub
-    from nexus_vmm.vm import Boot, Exit, Lifetime, Network, Spec, Transition
+    from nexus_vmm.vm import Boot, Exit, Lifetime, Network, Spec, TimeToLive, Transition
 
 _MAKES_ROOM = frozenset({Event.STOP, Event.DELETE})
 
@@ -253,9 +253,9 @@ class Store:
             lambda db: moves.halted(db, request, vm_id, event=event, reason=reason, at=moment())
         )
 
-    async def expire(self, vm_id: str) -> Vm:
-        """Record what is wanted of a VM whose time has ended."""
-        return await self._tell(lambda db: moves.expire(db, vm_id))
+    async def expire(self, vm_id: str, ttl: TimeToLive) -> Vm | None:
+        """Record what is wanted of a VM whose time by `ttl` has ended; None if that was changed."""
+        return await self._tell(lambda db: moves.expire(db, vm_id, ttl))
 
     async def use(self, vm_id: str, at: Moment, traffic: int) -> Vm:
         """Record that a VM was used, and what its TAP had carried by then."""

@@ -4,13 +4,14 @@ import asyncio
 
 import pytest
 import vmm_guest
-from vmm_driver import SHUTDOWN
+from vmm_driver import SHUTDOWN, FakeDriver
 from vmm_life import Chaos, Crash, Host, check, living, unavailable
 
 from nexus_rpc.errors import NotFound, ResourceExhausted
 from nexus_vmm import clock, lifetime
 from nexus_vmm.clock import Moment
 from nexus_vmm.operations import expiry, work
+from nexus_vmm.records.store import Store
 from nexus_vmm.states import State
 from nexus_vmm.vm import Condition, Delay, ExpireAction, RestartPolicy, TimeToLive
 
@@ -157,6 +158,68 @@ async def test_packets_are_uses(vmm, world):
     stopped = await vmm.until(vm.id, State.STOPPED)
     assert stopped.reason.startswith("stopped as it was not used for 400 s")
     await settled(vmm, vm)
+
+
+async def test_a_use_that_a_full_disk_takes_no_note_of_is_one(host):
+    async def life(vmm):
+        vm = await running(vmm, TimeToLive(idle_seconds=400))
+        await asyncio.sleep(0.2)
+        before = clock.now()
+        with pytest.raises(ResourceExhausted):
+            await vmm.touch()
+        stopped = await vmm.until(vm.id, State.STOPPED)
+        assert stopped.changed >= before + 400_000
+        await settled(vmm, vm)
+
+    assert await host.live(life, Failing("before use", FULL)) is not Crash
+
+
+@living
+async def test_a_use_while_its_traffic_is_looked_at_counts(vmm, world):
+    touched = []
+
+    async def traffic(driver, vm):
+        if clock.now() >= vm.lifetime.used + 400_000 and not touched:
+            touched.append(clock.now())
+            await vmm.touch()
+        return 0
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(FakeDriver, "traffic", traffic)
+        vm = await running(vmm, TimeToLive(idle_seconds=400), network=NETWORK)
+        stopped = await vmm.until(vm.id, State.STOPPED)
+    assert stopped.changed >= touched[0] + 400_000
+    await settled(vmm, vm)
+
+
+@living
+async def test_an_update_at_the_last_moment_counts(vmm, world):
+    expire = Store.expire
+
+    async def late(store, *given):
+        if not late.told:
+            late.told = await vmm.update(("ttl",), ttl=TimeToLive(300))
+        return await expire(store, *given)
+
+    late.told = None
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Store, "expire", late)
+        vm = await running(vmm, TimeToLive(20, action=ExpireAction.DELETE))
+        stopped = await vmm.until(vm.id, State.STOPPED)
+    assert stopped.changed >= vm.lifetime.began + 300_000
+    await settled(vmm, vm)
+
+
+@living
+async def test_of_a_vm_that_is_gone_nothing_is_kept(vmm, world):
+    vm = await running(vmm, TimeToLive(60_000, idle_seconds=50_000))
+    await vmm.touch()
+    world.end(vm.id)
+    await vmm.until(vm.id, State.CRASHED)
+    await vmm.delete()
+    its = vmm.supervisor.expiry
+    await asyncio.sleep(0)  # it follows the hub, as this test does
+    assert (its._used, its._timers._handles, its._retries) == ({}, {}, {})
 
 
 @living
