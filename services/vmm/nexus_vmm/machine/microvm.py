@@ -23,23 +23,23 @@ from nexus_vmm.vm import TAKEN, Boot, Exit, Spec, Vm
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from nexus_vmm.machine.assets import Assets, Files
     from nexus_vmm.machine.units import Unit, Units
     from nexus_vmm.places import Places
 
 _ANSWER_SECONDS = 5.0
-    from pathlib import Path
 """Within which a Firecracker that works answers a question (a boot takes longer)."""
+
+_TAP_SECONDS = 10.0
+"""Within which netd has made a TAP that it is about to make."""
 
 LAUNCH_REFUSED = 77
 """Exit code of the launcher that does not start what it found (EX_NOPERM, sysexits.h)."""
 
 _log = logging.getLogger(__name__)
 
-
-_TAP_SECONDS = 10.0
-"""Within which netd has made a TAP that it is about to make."""
 
 class FirecrackerDriver:
     """Implements `nexus_vmm.driver.Driver`."""
@@ -50,26 +50,26 @@ class FirecrackerDriver:
         self._units = units
         self._places = places
         self._assets = assets
+        self._devices = devices
 
     async def create(self, vm_id: str, spec: Spec) -> None:
         """Make the VM's disk."""
         await asyncio.to_thread(self._assets.find, spec)
         await asyncio.to_thread(make_home, self._places, vm_id, spec.disk_mib)
         await asyncio.to_thread(write_machine, self._places, vm_id, spec)
-        self._devices = devices
 
     async def start(self, vm: Vm) -> Boot:
         """Boot the machine."""
         with stage("prepare"):
             await self._units.stop(vm.id)
             files = await asyncio.to_thread(self._prepare, vm)
+            await self._await_tap(vm)
         # The socket is awaited while systemd still reports: neither waits for the other.
         dialling = asyncio.create_task(dial_new(self._places.api(vm.id), self._places.uid(vm.id)))
         try:
             with stage("launch"):
                 unit = await self._launch(vm.id)
                 api = await self._unless_gone(vm.id, dialling)
-            await self._await_tap(vm)
             return await self._boot(vm, unit, api, files)
         finally:
             await _close(dialling)
@@ -192,14 +192,6 @@ class FirecrackerDriver:
         self._make_room_for_console(vm)
         return files
 
-    def _make_room_for_console(self, vm: Vm) -> None:
-        """Put what earlier boots printed aside. Blocks."""
-        try:
-            put_aside(self._places.console(vm.id))
-        except OSError as error:  # no reason not to start: the log stays bounded
-            _log.warning("VM %s: its console log cannot be put aside: %s", vm.id, error)
-
-    async def _launch(self, vm_id: str) -> Unit:
     def _grow(self, vm: Vm) -> None:
         """Give the disk the size that the record has for it by now. Blocks."""
         try:
@@ -216,6 +208,14 @@ class FirecrackerDriver:
         if left := await until_free(tap, uid, _TAP_SECONDS, self._devices):
             raise _boot_failed(f"its TAP {tap}: {left}")
 
+    def _make_room_for_console(self, vm: Vm) -> None:
+        """Put what earlier boots printed aside. Blocks."""
+        try:
+            put_aside(self._places.console(vm.id))
+        except OSError as error:  # no reason not to start: the log stays bounded
+            _log.warning("VM %s: its console log cannot be put aside: %s", vm.id, error)
+
+    async def _launch(self, vm_id: str) -> Unit:
         try:
             return await self._units.start(vm_id)
         except FailedPrecondition as error:
