@@ -49,11 +49,16 @@ def _vm_id(text):
 
 
 class FakeSystemd:
-    """systemd's manager and the units of a model, as far as vmm asks. `denies` refuses jobs."""
+    """systemd's manager and the units of a model, as far as vmm asks.
+
+    `denies` refuses jobs, `silent` leaves calls without an answer.
+    """
 
     def __init__(self, model):
         self.model = model
         self.denies = False
+        self.silent = False
+        self.unheard = asyncio.Queue()
         self.state = "running"
         self.calls = []
         self._jobs = 0
@@ -73,6 +78,9 @@ class FakeSystemd:
         if message.message_type is not MessageType.METHOD_CALL:
             return None
         self.calls.append(message.member)
+        if self.silent:
+            self.unheard.put_nowait(message.member)
+            return True
         if message.interface == PROPERTIES:
             return Message.new_method_return(message, "v", [self._property(message)])
         if message.member == "Subscribe":

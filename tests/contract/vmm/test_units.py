@@ -14,6 +14,8 @@ from dbus_fast.aio import MessageBus
 from vmm_systemd import NAME, PROPERTIES, FakeSystemd, message_bus, unit_path
 
 from nexus_rpc.errors import FailedPrecondition, Unavailable
+from nexus_vmm.machine import bus
+from nexus_vmm.machine import systemd as systemd_module
 from nexus_vmm.machine.systemd import SystemdUnits
 
 ID = "aaaaaaaaaaaaa"
@@ -198,6 +200,21 @@ async def test_an_end_while_the_bus_is_away_is_not_missed(short_path, monkeypatc
         await systemd.connect(await address_of(short_path))
         assert (await asyncio.wait_for(waiting, 10)).gone
         assert (await until_connected(units)).gone
+
+
+async def test_an_end_while_systemd_does_not_answer_is_not_missed(short_path, monkeypatch):
+    async with world(short_path, monkeypatch) as (units, systemd):
+        await units.start(ID)
+        waiting = asyncio.create_task(units.wait(ID))
+        await units.describe(ID)
+        monkeypatch.setattr(bus, "_CALL_SECONDS", 0.3)
+        monkeypatch.setattr(systemd_module, "_AGAIN_SECONDS", 0.1)
+        systemd.silent = True
+        systemd.model.processes[ID].end(-signal.SIGKILL)
+        for _ in range(2):  # by the second look all signals of it have come
+            await asyncio.wait_for(systemd.unheard.get(), 5)
+        systemd.silent = False
+        assert (await asyncio.wait_for(waiting, 10)).exit_status == signal.SIGKILL
 
 
 async def address_of(directory):

@@ -11,7 +11,7 @@ import logging
 import re
 import signal
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,9 @@ _STOPPED = ("failed", "dead")
 
 _JOB_SECONDS = 90.0
 """More than TimeoutStartSec and TimeoutStopSec of the unit together."""
+
+_AGAIN_SECONDS = 5.0
+"""After which a unit is looked at again for which systemd had no answer."""
 
 _log = logging.getLogger(__name__)
 
@@ -119,16 +122,24 @@ class SystemdUnits:
     async def wait(self, vm_id: str, invocation: str = "") -> Unit:
         """Return the unit once it is gone, or in another invocation; at once if it is."""
         with self._woken(vm_id) as woken:
+            unseen = ""
             while True:
                 woken.clear()
+                again = None
                 try:
                     if await self._state(vm_id) in GONE:
                         return _with_end(await self.describe(vm_id), self._ends.get(vm_id, {}))
                     if invocation and await self._invocation(vm_id) not in ("", invocation):
                         return await self.describe(vm_id)
                 except (Unavailable, FailedPrecondition) as error:
-                    _log.warning("VM %s: its unit cannot be seen: %s", vm_id, error)
-                await woken.wait()
+                    # A systemd that was only slow has told all that it will.
+                    again = _AGAIN_SECONDS
+                    if unseen != error.message:
+                        _log.warning("VM %s: its unit cannot be seen: %s", vm_id, error)
+                    unseen = error.message
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(again):
+                        await woken.wait()
 
     async def loaded(self) -> set[str]:
         """Return the ids of VMs whose unit is not stopped."""
