@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import ceil
 from typing import TYPE_CHECKING
 
 from nexus_rpc.errors import NexusError
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from nexus_vmm.records.store import Store
     from nexus_vmm.vm import Vm
 
-_AT_ONCE = 4
+_SECONDS = 420.0
+"""What the guests may take together; less than `nexus_vmm.drain` waits for vmm."""
 
 _log = logging.getLogger(__name__)
 
@@ -23,11 +25,14 @@ _log = logging.getLogger(__name__)
 async def drain(store: Store, steps: Steps, work: Work, grace: float) -> int:
     """Stop every live VM, giving each guest `grace` seconds; return how many that were.
 
-    Those that began last are stopped first, as they may build on the others. What is pending by a
-    restart policy is put off. Every VM is tried; then raises what the first that could not be
-    stopped raised.
+    Those that began last are stopped first, as they may build on the others: one after the other,
+    and as many at once as it takes where that could take too long. What is pending by a restart
+    policy is put off. Every VM is tried; then raises what the first that could not be stopped
+    raised.
     """
-    limit = asyncio.Semaphore(_AT_ONCE)
+    vms = sorted(await store.all(), key=_began, reverse=True)
+    live = sum(vm.state in LIVE for vm in vms)
+    limit = asyncio.Semaphore(max(1, ceil(live * grace / _SECONDS)))
     failures: list[NexusError | OSError] = []
     stopped = 0
 
@@ -43,7 +48,6 @@ async def drain(store: Store, steps: Steps, work: Work, grace: float) -> int:
                 _log.error("VM %s cannot be stopped: %s", vm_id, error)
                 failures.append(error)
 
-    vms = sorted(await store.all(), key=_began, reverse=True)
     async with asyncio.TaskGroup() as tasks:
         for vm in vms:
             tasks.create_task(stop(vm.id))

@@ -7,7 +7,6 @@ from vmm_driver import SHUTDOWN
 from vmm_life import Chaos, Crash, Host, check, living, unavailable
 
 from nexus_rpc.errors import Unavailable
-from nexus_vmm.operations import drains
 from nexus_vmm.states import LIVE, State
 from nexus_vmm.vm import Condition, Delay, RestartPolicy, TimeToLive
 
@@ -127,26 +126,34 @@ async def test_a_start_that_is_under_way_is_awaited_and_stopped(vmm, world):
     assert not world.processes
 
 
-@living
-async def test_those_that_began_last_are_stopped_first_four_at_once(vmm, world):
-    for name in "abcdefgh":
-        await vmm.create(name)
-        await vmm.start(name)
-    order, most = [], 0
-    put_down = vmm.supervisor.steps.put_down
+@pytest.mark.parametrize(("grace", "at_once"), [(0, 1), (30, 1), (120, 3), (300, 6)])
+async def test_those_that_began_last_are_stopped_first_and_together_only_for_want_of_time(
+    host, grace, at_once
+):
+    async def life(vmm):
+        for name in "abcdefgh":
+            await vmm.create(name)
+            await vmm.start(name)
+        order, under_way, most = [], set(), 0
+        all_that_may = asyncio.Event()
+        put_down = vmm.supervisor.steps.put_down
 
-    async def noted(vm, grace, why):
-        nonlocal most
-        order.append(vm.name)
-        most = max(most, len(order) - len(done))
-        await asyncio.sleep(0.002)
-        done.append(vm.name)
-        return await put_down(vm, grace, why)
+        async def noted(vm, grace, why):
+            nonlocal most
+            order.append(vm.name)
+            under_way.add(vm.name)
+            most = max(most, len(under_way))
+            if most == at_once:
+                all_that_may.set()
+            await asyncio.wait_for(all_that_may.wait(), 10)
+            under_way.remove(vm.name)
+            return await put_down(vm, 0, why)
 
-    done = []
-    vmm.supervisor.steps.put_down = noted
-    assert await vmm.drain() == 8
-    assert (order, most) == (list("hgfedcba"), drains._AT_ONCE)
+        vmm.supervisor.steps.put_down = noted
+        assert await vmm.drain(grace) == 8
+        assert (order, most) == (list("hgfedcba"), at_once)
+
+    await host.live(life)
 
 
 @living
