@@ -30,9 +30,14 @@ class Database:
     """One SQLite file and the thread that works on it. Use `Database.open`."""
 
     def __init__(
-        self, connection: sqlite3.Connection, thread: ThreadPoolExecutor, reserve: Reserve
+        self,
+        connection: sqlite3.Connection,
+        thread: ThreadPoolExecutor,
+        reserve: Reserve,
+        errors: str,
     ) -> None:
         self._connection = connection
+        self._errors = errors
         self._thread = thread
         self._reserve = reserve
 
@@ -46,23 +51,22 @@ class Database:
         A database of a newer version, or a damaged one, is left as it is: DatabaseError.
         `reserve` bytes of the disk are kept back, for opening it and for urgent writes.
         `errors` says what becomes of a text that is damaged so that it is no UTF-8 (codecs, "Error
-        Handlers"): to read it fails, unless something else is asked for.
+        Handlers"): to read it fails, unless something else is asked for. Then work that met one is
+        done again.
         """
         kept = Reserve(path.with_suffix(".reserve"), reserve)
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
         loop = asyncio.get_running_loop()
         try:
             connection = await loop.run_in_executor(thread, _open, path, migrations, kept)
-            if errors != "strict":
-                connection.text_factory = partial(str, encoding="utf-8", errors=errors)
         except BaseException:
             thread.shutdown(wait=False)
             raise
-        return cls(connection, thread, kept)
+        return cls(connection, thread, kept, errors)
 
     async def read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run `work` on the database thread; it must not write."""
-        return await self._run(work, "BEGIN")
+        return await self._run(_transact, work, "BEGIN")
 
     async def write(self, work: Callable[[sqlite3.Connection], _T], *, urgent: bool = False) -> _T:
         """Run `work` in one transaction: all of it is durable on return, or none of it happened.
@@ -72,21 +76,33 @@ class Database:
         `urgent`, as it will make room, may use what is kept back of a full disk.
         """
         if not urgent:
-            return await self._run(work, "BEGIN IMMEDIATE")
-        loop = asyncio.get_running_loop()
-        reserve = self._reserve
-        return await loop.run_in_executor(
-            self._thread, _transact_at_last, self._connection, work, reserve
-        )
+            return await self._run(_transact, work, "BEGIN IMMEDIATE")
+        return await self._run(_transact_at_last, work, self._reserve)
 
     async def close(self) -> None:
         """Finish what is under way and close the file."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
         self._thread.shutdown(wait=True)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], _T], begin: str) -> _T:
+    async def _run(self, transact: Callable[..., _T], *given: object) -> _T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, _transact, self._connection, work, begin)
+        run = partial(_reading_on, self._errors, transact, self._connection, *given)
+        return await loop.run_in_executor(self._thread, run)
+
+
+def _reading_on(
+    errors: str, transact: Callable[..., _T], connection: sqlite3.Connection, *given: object
+) -> _T:
+    """Transact, over texts that are no UTF-8 too unless `errors` is "strict"."""
+    try:
+        return transact(connection, *given)
+    except sqlite3.OperationalError as error:
+        first = connection.text_factory is str
+        if errors == "strict" or not first or "decode to UTF-8" not in str(error):
+            raise
+    # Not before, as it makes reading slower by a third.
+    connection.text_factory = partial(str, encoding="utf-8", errors=errors)
+    return transact(connection, *given)
 
 
 def _transact_at_last(
