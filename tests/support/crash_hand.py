@@ -33,7 +33,9 @@ class Hand:
         process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe)
         async with asyncio.timeout(HAND_SECONDS):
             assert await process.stdout.readline() == b"ready\n", "the dev host is not reached"
-        return cls(process)
+        hand = cls(process)
+        await hand.ask("put_guests_behind")
+        return hand
 
     async def ask(self, name, *arguments):
         """Return what a function gives; its own errors go to stderr.
