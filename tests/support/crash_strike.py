@@ -54,11 +54,9 @@ def kill(pid):
 def _processes(vm_id):
     """Return the processes of a VM's unit, the oldest first."""
     pids = []
-    for path in _UNITS.glob(f"nexus-vm@{vm_id}.service/**/cgroup.procs"):
-        try:
-            pids += map(int, path.read_text().split())
-        except OSError:
-            continue
+    for folder, _, _ in os.walk(_UNITS / f"nexus-vm@{vm_id}.service"):  # passes over what is gone
+        with suppress(OSError):
+            pids += map(int, (Path(folder) / "cgroup.procs").read_text().split())
     return sorted(pids)
 
 
