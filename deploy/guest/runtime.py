@@ -20,7 +20,7 @@ PACKAGES = (
     *("libc6", "zlib1g", "libexpat1"),
     *("e2fsprogs", "libext2fs2", "libcom-err2", "libblkid1", "libuuid1", "libss2"),
 )
-_PROGRAMS = ("usr/bin/python3.11", "sbin/mke2fs")
+_PROGRAMS = ("usr/bin/python3.11", "sbin/mke2fs", "sbin/resize2fs")
 _LOADER = "lib64/ld-linux-x86-64.so.2"
 
 # Imported by the interpreter as it goes, or only when something fails.

@@ -85,6 +85,8 @@ class FakeDriver:
         self._check_image(vm.spec)
         self.world.runs.add(vm.id)
         self.point("a directory")
+        self.world.disks[vm.id] = max(self.world.disks[vm.id], vm.spec.disk_mib)
+        self.point("a larger disk")
         if self.world.fails:
             raise FailedPrecondition("BOOT_FAILED", f"exit code {self.world.fails}")
         number = next(_boots)

@@ -137,6 +137,12 @@ def _add_update(parser: Parser) -> None:
     )
     _add_size(parser, "of a VM that is not live")
     parser.add_argument(
+        "--disk",
+        type=values.mebibytes,
+        metavar="MIB",
+        help="a larger disk, 512 or 2G (of a VM that is not live); it never gets smaller",
+    )
+    parser.add_argument(
         "--balloon",
         choices=["on", "off"],
         help="whether it has a balloon (of a VM that is not live)",

@@ -36,6 +36,9 @@ class FakeHost:
     def write_to_disk(self):
         self.world.written.add(ID)
 
+    def disk_mib(self):
+        return self.world.disks[ID]
+
     def spoil_kernel(self):
         self.world.fault = "InstanceStart: Invalid Elf magic number"
 
@@ -72,6 +75,9 @@ class FirecrackerHost:
     def write_to_disk(self):
         with self.places.disk(ID).open("r+b") as disk:
             disk.write(b"a file system")
+
+    def disk_mib(self):
+        return self.places.disk(ID).stat().st_size // 2**20
 
     def spoil_kernel(self):
         (self.assets.directory / "kernels/default/vmlinux").write_bytes(b"#!/bin/sh")
@@ -141,6 +147,15 @@ async def test_start_boots(host):
     assert (now.boot, now.pid) == (boot.boot, boot.pid)
     assert await host.driver.adopt(ID) == boot
     assert await host.driver.inventory() == {ID}
+
+
+async def test_a_disk_grows_at_the_start_and_never_shrinks(host):
+    vm, _ = await started(host)
+    for size, found in ((32, 32), (16, 32)):
+        assert await asyncio.wait_for(
+            host.driver.start(replace(vm, spec=vmm_guest.spec(disk_mib=size))), 10
+        )
+        assert host.disk_mib() == found
 
 
 async def ended(host):

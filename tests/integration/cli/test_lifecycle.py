@@ -77,8 +77,9 @@ async def test_update_names_what_it_changes(nexusctl, fakes):
     inspected = (await nexusctl("vm", "inspect", "hello")).out.decode()
     for line in ("restart         on-failure:backoff", "restarts        3", "etag            2-1"):
         assert line in inspected
-    told = (await nexusctl("vm", "update", "hello", "--memory", "1G", "--json")).json
-    assert told["spec"]["memory_mib"] == 1024
+    larger = ("--memory", "1G", "--disk", "8G")
+    told = (await nexusctl("vm", "update", "hello", *larger, "--json")).json
+    assert (told["spec"]["memory_mib"], told["spec"]["disk_mib"]) == (1024, 8192)
     assert told["next_start_time"] == "2027-01-15T08:00:00.000Z"
 
 

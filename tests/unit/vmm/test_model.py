@@ -83,12 +83,16 @@ calls = st.one_of(
         refs,
         request_ids,
         st.sampled_from(
-            (("restart",), ("memory_mib",), ("ttl",), ("restart", "ttl", "memory_mib"), ("image",))
+            (
+                *(("restart",), ("memory_mib",), ("disk_mib",), ("ttl",), ("image",)),
+                ("restart", "ttl", "memory_mib", "disk_mib"),
+            )
         ),
         st.sampled_from(("", "", "0-0")),
         restart=policies,
         ttl=times,
         memory_mib=st.sampled_from((128, 256)),
+        disk_mib=st.sampled_from((16, 32)),
         image=st.just("alpine"),
     ),
     call(vmm_calls.report, names, st.sampled_from(GUEST), st.sampled_from((False, False, True))),

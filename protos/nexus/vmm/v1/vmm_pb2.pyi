@@ -375,8 +375,8 @@ class VmSpec(_message.Message):
     kernel: _builtins.str
     """Name of the kernel. Default: the setting `default.kernel`, "default"."""
     disk_mib: _builtins.int
-    """Size of the writable disk in MiB, 16 to 1,048,576; it is sparse. Default: the setting
-    `default.disk_mib`, 2,048.
+    """Size of the writable disk in MiB, 16 to 1,048,576; it is sparse, and only grows (see UpdateVm).
+    Default: the setting `default.disk_mib`, 2,048.
     """
     balloon: _builtins.bool
     """Offer the guest a balloon device, of size 0. Default off."""

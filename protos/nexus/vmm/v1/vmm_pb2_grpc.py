@@ -197,7 +197,8 @@ class VmServiceServicer(object):
         FAILED_PRECONDITION (BOOT_FAILED): Firecracker refused the kernel, a drive or the network;
         the message is Firecracker's own, the VM is FAILED and may be started again.
         NOT_FOUND (IMAGE_NOT_FOUND): an image or kernel is gone; the VM is FAILED.
-        RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again; FAILED.
+        RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again, or one cannot
+        be made larger; FAILED.
         RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): as CreateVm, of memory and vCPUs; nothing is
         touched.
         DEADLINE_EXCEEDED (START_TIMEOUT): nine tenths of the deadline passed, 60 s for a call without
@@ -258,12 +259,17 @@ class VmServiceServicer(object):
         `restart` may change in any state. It takes effect with the next end of the process: a start
         that is pending stays so, unless the new policy never starts a VM that ended. So may `tags`, and
         `ttl`, which counts at once. `vcpu_count`, `memory_mib`, `balloon` and `serial_input` may change
-        while no process exists, and take effect with the next start. What is so already is no change.
+        while no process exists, and take effect with the next start. So may `disk_mib`, but only to more:
+        the next start makes the disk larger, and the guest's file system on it with the initrd and the
+        runtime drive of this release; older ones leave that as it is. A live VM's disk stays as it is,
+        since the limit that keeps a process that was broken out of from filling the host's disk is set to
+        the disk's size when it starts. What is so already is no change.
         FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read it
         again. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): a tag that is new to the VM has a quota without room
-        for it. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
-        being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
-        disk was made for, and `network` has UpdateNetworkInterface.
+        for it. RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): as CreateVm, of the larger disk.
+        FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
+        being started. FAILED_PRECONDITION (FIELD_FIXED): `image` and `kernel` are what the disk was made
+        for, a disk gets no smaller, and `network` has UpdateNetworkInterface.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -351,9 +357,10 @@ class VmServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DrainVms(self, request, context):
-        """Stops every live VM because the host shuts down: those started last first, several at once, each
-        by the ladder of StopVm. Returns once none is live. Those that their restart policy starts at a
-        boot of the host are started then, as if they had not been stopped.
+        """Stops every live VM because the host shuts down: those started last first, one after the other
+        (several at once where all could take more than seven minutes), each by the ladder of StopVm.
+        Returns once none is live. Those that their restart policy starts at a boot of the host are started
+        then, as if they had not been stopped.
 
         Until the service ends, StartVm fails with UNAVAILABLE (STOPPING). Idempotent.
         """

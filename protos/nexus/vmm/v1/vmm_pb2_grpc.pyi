@@ -87,7 +87,8 @@ class VmServiceStub:
     FAILED_PRECONDITION (BOOT_FAILED): Firecracker refused the kernel, a drive or the network;
     the message is Firecracker's own, the VM is FAILED and may be started again.
     NOT_FOUND (IMAGE_NOT_FOUND): an image or kernel is gone; the VM is FAILED.
-    RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again; FAILED.
+    RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again, or one cannot
+    be made larger; FAILED.
     RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): as CreateVm, of memory and vCPUs; nothing is
     touched.
     DEADLINE_EXCEEDED (START_TIMEOUT): nine tenths of the deadline passed, 60 s for a call without
@@ -128,12 +129,17 @@ class VmServiceStub:
     `restart` may change in any state. It takes effect with the next end of the process: a start
     that is pending stays so, unless the new policy never starts a VM that ended. So may `tags`, and
     `ttl`, which counts at once. `vcpu_count`, `memory_mib`, `balloon` and `serial_input` may change
-    while no process exists, and take effect with the next start. What is so already is no change.
+    while no process exists, and take effect with the next start. So may `disk_mib`, but only to more:
+    the next start makes the disk larger, and the guest's file system on it with the initrd and the
+    runtime drive of this release; older ones leave that as it is. A live VM's disk stays as it is,
+    since the limit that keeps a process that was broken out of from filling the host's disk is set to
+    the disk's size when it starts. What is so already is no change.
     FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read it
     again. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): a tag that is new to the VM has a quota without room
-    for it. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
-    being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
-    disk was made for, and `network` has UpdateNetworkInterface.
+    for it. RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): as CreateVm, of the larger disk.
+    FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
+    being started. FAILED_PRECONDITION (FIELD_FIXED): `image` and `kernel` are what the disk was made
+    for, a disk gets no smaller, and `network` has UpdateNetworkInterface.
     """
     UpdateNetworkInterface: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.UpdateNetworkInterfaceRequest, _vmm_pb2.UpdateNetworkInterfaceResponse]
     """Changes the addresses, gateways, DNS servers, search domains and MTU of a VM that has an
@@ -188,9 +194,10 @@ class VmServiceStub:
     GetCapacity: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.GetCapacityRequest, _vmm_pb2.GetCapacityResponse]
     """The budgets of the host, the quotas of tags, and what of them is used."""
     DrainVms: _grpc.UnaryUnaryMultiCallable[_vmm_pb2.DrainVmsRequest, _vmm_pb2.DrainVmsResponse]
-    """Stops every live VM because the host shuts down: those started last first, several at once, each
-    by the ladder of StopVm. Returns once none is live. Those that their restart policy starts at a
-    boot of the host are started then, as if they had not been stopped.
+    """Stops every live VM because the host shuts down: those started last first, one after the other
+    (several at once where all could take more than seven minutes), each by the ladder of StopVm.
+    Returns once none is live. Those that their restart policy starts at a boot of the host are started
+    then, as if they had not been stopped.
 
     Until the service ends, StartVm fails with UNAVAILABLE (STOPPING). Idempotent.
     """
@@ -248,7 +255,8 @@ class VmServiceAsyncStub(VmServiceStub):
     FAILED_PRECONDITION (BOOT_FAILED): Firecracker refused the kernel, a drive or the network;
     the message is Firecracker's own, the VM is FAILED and may be started again.
     NOT_FOUND (IMAGE_NOT_FOUND): an image or kernel is gone; the VM is FAILED.
-    RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again; FAILED.
+    RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again, or one cannot
+    be made larger; FAILED.
     RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): as CreateVm, of memory and vCPUs; nothing is
     touched.
     DEADLINE_EXCEEDED (START_TIMEOUT): nine tenths of the deadline passed, 60 s for a call without
@@ -289,12 +297,17 @@ class VmServiceAsyncStub(VmServiceStub):
     `restart` may change in any state. It takes effect with the next end of the process: a start
     that is pending stays so, unless the new policy never starts a VM that ended. So may `tags`, and
     `ttl`, which counts at once. `vcpu_count`, `memory_mib`, `balloon` and `serial_input` may change
-    while no process exists, and take effect with the next start. What is so already is no change.
+    while no process exists, and take effect with the next start. So may `disk_mib`, but only to more:
+    the next start makes the disk larger, and the guest's file system on it with the initrd and the
+    runtime drive of this release; older ones leave that as it is. A live VM's disk stays as it is,
+    since the limit that keeps a process that was broken out of from filling the host's disk is set to
+    the disk's size when it starts. What is so already is no change.
     FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read it
     again. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): a tag that is new to the VM has a quota without room
-    for it. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
-    being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
-    disk was made for, and `network` has UpdateNetworkInterface.
+    for it. RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): as CreateVm, of the larger disk.
+    FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
+    being started. FAILED_PRECONDITION (FIELD_FIXED): `image` and `kernel` are what the disk was made
+    for, a disk gets no smaller, and `network` has UpdateNetworkInterface.
     """
     UpdateNetworkInterface: _aio.UnaryUnaryMultiCallable[_vmm_pb2.UpdateNetworkInterfaceRequest, _vmm_pb2.UpdateNetworkInterfaceResponse]  # type: ignore[assignment]
     """Changes the addresses, gateways, DNS servers, search domains and MTU of a VM that has an
@@ -349,9 +362,10 @@ class VmServiceAsyncStub(VmServiceStub):
     GetCapacity: _aio.UnaryUnaryMultiCallable[_vmm_pb2.GetCapacityRequest, _vmm_pb2.GetCapacityResponse]  # type: ignore[assignment]
     """The budgets of the host, the quotas of tags, and what of them is used."""
     DrainVms: _aio.UnaryUnaryMultiCallable[_vmm_pb2.DrainVmsRequest, _vmm_pb2.DrainVmsResponse]  # type: ignore[assignment]
-    """Stops every live VM because the host shuts down: those started last first, several at once, each
-    by the ladder of StopVm. Returns once none is live. Those that their restart policy starts at a
-    boot of the host are started then, as if they had not been stopped.
+    """Stops every live VM because the host shuts down: those started last first, one after the other
+    (several at once where all could take more than seven minutes), each by the ladder of StopVm.
+    Returns once none is live. Those that their restart policy starts at a boot of the host are started
+    then, as if they had not been stopped.
 
     Until the service ends, StartVm fails with UNAVAILABLE (STOPPING). Idempotent.
     """
@@ -430,7 +444,8 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         FAILED_PRECONDITION (BOOT_FAILED): Firecracker refused the kernel, a drive or the network;
         the message is Firecracker's own, the VM is FAILED and may be started again.
         NOT_FOUND (IMAGE_NOT_FOUND): an image or kernel is gone; the VM is FAILED.
-        RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again; FAILED.
+        RESOURCE_EXHAUSTED (DISK_FULL): a disk that a power loss took cannot be made again, or one cannot
+        be made larger; FAILED.
         RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): as CreateVm, of memory and vCPUs; nothing is
         touched.
         DEADLINE_EXCEEDED (START_TIMEOUT): nine tenths of the deadline passed, 60 s for a call without
@@ -501,12 +516,17 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         `restart` may change in any state. It takes effect with the next end of the process: a start
         that is pending stays so, unless the new policy never starts a VM that ended. So may `tags`, and
         `ttl`, which counts at once. `vcpu_count`, `memory_mib`, `balloon` and `serial_input` may change
-        while no process exists, and take effect with the next start. What is so already is no change.
+        while no process exists, and take effect with the next start. So may `disk_mib`, but only to more:
+        the next start makes the disk larger, and the guest's file system on it with the initrd and the
+        runtime drive of this release; older ones leave that as it is. A live VM's disk stays as it is,
+        since the limit that keeps a process that was broken out of from filling the host's disk is set to
+        the disk's size when it starts. What is so already is no change.
         FAILED_PRECONDITION (ETAG_MISMATCH): `etag` is given and the spec has changed since; read it
         again. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED): a tag that is new to the VM has a quota without room
-        for it. FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
-        being started. FAILED_PRECONDITION (FIELD_FIXED): `image`, `kernel` and `disk_mib` are what the
-        disk was made for, and `network` has UpdateNetworkInterface.
+        for it. RESOURCE_EXHAUSTED (NO_CAPACITY, QUOTA_EXCEEDED): as CreateVm, of the larger disk.
+        FAILED_PRECONDITION (VM_STATE): the field can only change while the VM is not live, nor
+        being started. FAILED_PRECONDITION (FIELD_FIXED): `image` and `kernel` are what the disk was made
+        for, a disk gets no smaller, and `network` has UpdateNetworkInterface.
         """
 
     @_abc_1.abstractmethod
@@ -609,9 +629,10 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vmm_pb2.DrainVmsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vmm_pb2.DrainVmsResponse, _abc.Awaitable[_vmm_pb2.DrainVmsResponse]]:
-        """Stops every live VM because the host shuts down: those started last first, several at once, each
-        by the ladder of StopVm. Returns once none is live. Those that their restart policy starts at a
-        boot of the host are started then, as if they had not been stopped.
+        """Stops every live VM because the host shuts down: those started last first, one after the other
+        (several at once where all could take more than seven minutes), each by the ladder of StopVm.
+        Returns once none is live. Those that their restart policy starts at a boot of the host are started
+        then, as if they had not been stopped.
 
         Until the service ends, StartVm fails with UNAVAILABLE (STOPPING). Idempotent.
         """

@@ -57,8 +57,13 @@ class Admission:
         """Raise as `check_new` does if a VM, which is at rest, cannot be started."""
         self._check(db, vm.id, vm.name, vm.spec, capacity.of_live(vm.spec))
 
-    def check_tags(self, db: sqlite3.Connection, vm: Vm, spec: Spec) -> None:
-        """Raise ResourceExhausted (QUOTA_EXCEEDED) if a VM cannot have the tags of `spec`."""
+    def check_change(self, db: sqlite3.Connection, vm: Vm, spec: Spec) -> None:
+        """Raise as `check_new` does if a VM cannot have the tags, or the larger disk, of `spec`.
+
+        What `spec` asks for otherwise counts at the start.
+        """
+        if spec.disk_mib > vm.spec.disk_mib:
+            self._check(db, vm.id, vm.name, spec, {"disk_mib": spec.disk_mib})
         asked = capacity.of_all(spec) | (capacity.of_live(spec) if is_held(vm) else {})
         added = set(spec.tags) - set(vm.spec.tags)
         capacity.check(vm.name, asked, _quotas(db, versions.current(db), added, vm.id))

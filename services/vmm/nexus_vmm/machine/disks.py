@@ -39,6 +39,23 @@ def make_home(places: Places, vm_id: str, disk_mib: int) -> None:
         _make_disk(places.disk(vm_id), disk_mib * _MIB)
 
 
+def grow_disk(places: Places, vm_id: str, disk_mib: int) -> None:
+    """Make the VM's disk `disk_mib` MiB large, with zeros; one that is larger stays as it is.
+
+    Raises ResourceExhausted (DISK_FULL, DISK_UNWRITABLE). Blocks on the disk.
+    """
+    path = places.disk(vm_id)
+    size = disk_mib * _MIB
+    if path.stat().st_size >= size:
+        return
+    with _told(places.vms_dir, f"a disk of {disk_mib} MiB"):
+        handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.ftruncate(handle, size)
+        finally:
+            os.close(handle)
+
+
 def write_machine(places: Places, vm_id: str, spec: Spec) -> None:
     """Tell the launcher of the VM's limits: vCPUs, MiB of memory, and 1 for serial input.
 

@@ -13,7 +13,13 @@ from nexus_rpc.errors import FailedPrecondition, Unavailable
 from nexus_vmm.console.pieces import put_aside
 from nexus_vmm.console.reader import last_words
 from nexus_vmm.machine.configuration import configuration
-from nexus_vmm.machine.disks import discard_home, make_home, remove_home, write_machine
+from nexus_vmm.machine.disks import (
+    discard_home,
+    grow_disk,
+    make_home,
+    remove_home,
+    write_machine,
+)
 from nexus_vmm.machine.firecracker import Api, ApiError, Fault, dial, dial_new, printable
 from nexus_vmm.machine.tap import DEVICES, packets, until_free
 from nexus_vmm.machine.units import CLD_EXITED
@@ -183,11 +189,13 @@ class FirecrackerDriver:
         """Return what the machine boots from, with all that the launcher needs there. Blocks."""
         files = self._assets.find(vm.spec)
         disk = self._places.disk(vm.id)
-        if not vm.boot:
+        if disk.exists():
+            self._grow(vm)
+        elif vm.boot:
+            raise _boot_failed(f"its disk is gone: {disk}; put it back, or delete the VM")
+        else:
             # A power loss may have taken a fresh disk, which holds nothing yet.
             make_home(self._places, vm.id, vm.spec.disk_mib)
-        elif not disk.exists():
-            raise _boot_failed(f"its disk is gone: {disk}; put it back, or delete the VM")
         write_machine(self._places, vm.id, vm.spec)
         self._make_room_for_console(vm)
         return files

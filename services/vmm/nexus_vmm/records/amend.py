@@ -41,7 +41,7 @@ FIELDS = {
     "memory_mib": When.AT_REST,
     "image": When.NEVER,
     "kernel": When.NEVER,
-    "disk_mib": When.NEVER,
+    "disk_mib": When.AT_REST,
     "network": When.NEVER,
     "balloon": When.AT_REST,
     "restart": When.ALWAYS,
@@ -77,7 +77,7 @@ def update(
     """Give the VM the values that `fields` have in `wanted` (see UpdateVm).
 
     `expected` is the etag that the caller read, or "". Raises NotFound, FailedPrecondition
-    (ETAG_MISMATCH, VM_STATE, FIELD_FIXED) and ResourceExhausted (QUOTA_EXCEEDED).
+    (ETAG_MISMATCH, VM_STATE, FIELD_FIXED) and ResourceExhausted (NO_CAPACITY, QUOTA_EXCEEDED).
     """
     vm, done = _claim(db, request, ref)
     if done:
@@ -91,10 +91,12 @@ def update(
             etag=etag(vm),
         )
     changed = [field for field in fields if getattr(vm.spec, field) != getattr(wanted, field)]
+    if "disk_mib" in changed:
+        _check_growth(vm, wanted)
     for field in changed:
         _check_when(vm, field)
     spec = replace(vm.spec, **{field: getattr(wanted, field) for field in changed})
-    admission.check_tags(db, vm, spec)
+    admission.check_change(db, vm, spec)
     requests.finish(db, request.id)
     if not changed:
         return vm, False
@@ -146,6 +148,18 @@ def _check_when(vm: Vm, field: str) -> None:
             "(stop it first)",
             vm=vm.name,
             state=vm.state,
+        )
+
+
+def _check_growth(vm: Vm, wanted: Spec) -> None:
+    """Refuse a smaller disk: what its guest wrote may lie anywhere on it."""
+    if wanted.disk_mib < vm.spec.disk_mib:
+        raise FailedPrecondition(
+            "FIELD_FIXED",
+            f"disk_mib of VM {vm.name!r} is {vm.spec.disk_mib} and cannot become "
+            f"{wanted.disk_mib}: a disk only grows; create another VM",
+            vm=vm.name,
+            field="disk_mib",
         )
 
 

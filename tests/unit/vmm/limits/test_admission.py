@@ -95,6 +95,63 @@ async def test_a_create_without_room_leaves_nothing(host):
     await host.live(life)
 
 
+async def test_a_disk_grows_as_far_as_there_is_room(host):
+    async def life(vmm):
+        host.room.disk = 10  # ten times as much may be promised
+        await vmm.create("one")
+        await vmm.create("two")
+        grow = {"fields": ("disk_mib",), "vm": "one"}
+        figures = await refused(vmm.update(**grow, disk_mib=85, request_id="r"))
+        # Its own disk is no other's: up to 84 it may have.
+        assert figures == {"what": "disk_mib", "asked": "85", "free": "84", "limit": "100"}
+        assert (await vmm.store.find("one")).revision == 1
+        assert (await vmm.update(**grow, disk_mib=84)).spec.disk_mib == 84
+        assert used(await vmm.store.budgets())["disk_mib"] == 100
+        await refused(vmm.create("three"))
+        # What is promised by now may be more than there is: all else may change.
+        host.room.disk = 1
+        await vmm.update(fields=("memory_mib",), vm="one", memory_mib=256)
+        await refused(vmm.update(fields=("disk_mib",), vm="two", disk_mib=17))
+
+    await host.live(life)
+
+
+async def test_a_disk_grows_as_far_as_the_quota_of_a_tag_lets_it(host):
+    async def life(vmm):
+        await configure(vmm, quota__tags="team=blue: disk_mib=40, memory_mib=100")
+        await vmm.create("one", tags=BLUE)
+        await vmm.create("two", tags=BLUE)
+        grow = {"fields": ("disk_mib",), "vm": "one", "tags": BLUE}
+        figures = await refused(vmm.update(**grow, disk_mib=25), "QUOTA_EXCEEDED")
+        assert (figures["asked"], figures["free"], figures["tag"]) == ("25", "24", "team=blue")
+        await vmm.update(**grow, disk_mib=24)
+        # Without the tag in the same call, its quota does not count.
+        untagged = await vmm.update(fields=("disk_mib", "tags"), vm="one", disk_mib=1024)
+        assert (untagged.spec.disk_mib, untagged.spec.tags) == (1024, ())
+
+    await host.live(life)
+
+
+async def test_16_disks_that_grow_at_once_never_pass_the_budget(host):
+    async def life(vmm):
+        host.room.disk = 16 * 2 + 5
+        await configure(vmm, capacity__disk_overcommit="10")
+        for number in range(16):
+            await vmm.create(f"vm{number}")
+        answers = await asyncio.gather(
+            *(
+                vmm.update(fields=("disk_mib",), vm=f"vm{number}", disk_mib=32)
+                for number in range(16)
+            ),
+            return_exceptions=True,
+        )
+        refusals = [one for one in answers if isinstance(one, NexusError)]
+        assert {one.reason for one in refusals} == {"NO_CAPACITY"}
+        assert len(refusals) == 16 - (370 - 16 * 16) // 16
+
+    await host.live(life)
+
+
 async def test_16_starts_at_once_never_pass_the_budget(host):
     async def life(vmm):
         host.room.memory = 128 * 5

@@ -11,7 +11,7 @@ from vmm_guest import ID
 from nexus_rpc.errors import ResourceExhausted
 from nexus_vmm import places
 from nexus_vmm.machine import disks
-from nexus_vmm.machine.disks import make_home, remove_home, write_machine
+from nexus_vmm.machine.disks import grow_disk, make_home, remove_home, write_machine
 
 
 @pytest.fixture
@@ -54,6 +54,50 @@ def test_half_a_disk_is_replaced(where):
     (where.home(ID) / "overlay.new").write_bytes(b"half")
     make_home(where, ID, 16)
     assert sorted(path.name for path in where.home(ID).iterdir()) == ["console", "overlay.img"]
+
+
+def test_a_disk_grows_by_zeros_and_keeps_what_is_on_it(where):
+    make_home(where, ID, 16)
+    where.disk(ID).write_bytes(b"x" * 16 * 1024 * 1024)
+    before = where.disk(ID).stat()
+    for _ in range(2):
+        grow_disk(where, ID, 32)
+        status = where.disk(ID).stat()
+        assert (status.st_size, status.st_ino) == (32 * 1024 * 1024, before.st_ino)
+        assert status.st_blocks * 512 < 20 * 1024 * 1024
+        assert mode(where.disk(ID)) == 0o660
+    content = where.disk(ID).read_bytes()
+    assert content == b"x" * 16 * 1024 * 1024 + bytes(16 * 1024 * 1024)
+
+
+def test_a_disk_is_never_made_smaller(where):
+    make_home(where, ID, 32)
+    grow_disk(where, ID, 16)
+    assert where.disk(ID).stat().st_size == 32 * 1024 * 1024
+
+
+def test_a_link_in_place_of_a_disk_is_not_followed(where, tmp_path):
+    other = tmp_path / "other"
+    other.write_bytes(b"x")
+    make_home(where, ID, 16)
+    where.disk(ID).unlink()
+    where.disk(ID).symlink_to(other)
+    with pytest.raises(OSError, match="symbolic links"):
+        grow_disk(where, ID, 16)
+    assert other.read_bytes() == b"x"
+
+
+def test_a_disk_without_room_to_grow_stays_as_it_is(where, monkeypatch):
+    make_home(where, ID, 16)
+
+    def full(handle, size):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(disks.os, "ftruncate", full)
+    with pytest.raises(ResourceExhausted, match="disk of 32 MiB") as caught:
+        grow_disk(where, ID, 32)
+    assert caught.value.reason == "DISK_FULL"
+    assert where.disk(ID).stat().st_size == 16 * 1024 * 1024
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -60,6 +60,11 @@ async def start(vmm, world):
     return await vmm.start(request_id="once")
 
 
+async def grow_and_start(vmm, world):
+    await vmm.update(["disk_mib"], disk_mib=64, request_id="larger")
+    return await vmm.start(request_id="once")
+
+
 async def stop(vmm, world):
     return await vmm.stop(request_id="once")
 
@@ -91,6 +96,7 @@ SCENARIOS = {
     "create": (nothing, create, {State.CREATED}),
     "first start": (created, start, {State.RUNNING}),
     "next start": (stopped, start, {State.RUNNING}),
+    "start with a larger disk": (stopped, grow_and_start, {State.RUNNING}),
     "start after failure": (failed, start, {State.RUNNING}),
     "failing start": (without_kernel, start_in_vain, {State.FAILED}),
     "stop": (started, stop, {State.STOPPED}),

@@ -65,14 +65,44 @@ async def test_update_of_what_a_process_holds_waits_for_its_end(host):
     await host.live(life)
 
 
-@pytest.mark.parametrize(
-    "change", [{"image": "other"}, {"kernel": "other"}, {"disk_mib": 32}], ids=str
-)
+@pytest.mark.parametrize("change", [{"image": "other"}, {"kernel": "other"}], ids=str)
 async def test_update_refuses_what_never_changes(host, change):
     async def life(vmm):
         vm = await vmm.create()
         with pytest.raises(FailedPrecondition, match="cannot change") as caught:
             await vmm.update([*change, "restart"], restart=NOW, **change)
+        assert caught.value.reason == "FIELD_FIXED"
+        assert await vmm.store.find(vm.id) == vm
+
+    await host.live(life)
+
+
+async def test_a_disk_grows_with_the_next_start(host):
+    async def life(vmm):
+        vm = await vmm.create()
+        await vmm.start()
+        with pytest.raises(FailedPrecondition, match="disk_mib changes only") as caught:
+            await vmm.update(["disk_mib"], disk_mib=64)
+        assert caught.value.reason == "VM_STATE"
+        await vmm.stop()
+        for _ in range(2):
+            grown = await vmm.update(["disk_mib"], disk_mib=64, request_id="once")
+            assert (grown.spec.disk_mib, grown.revision) == (64, 2)
+        assert host.world.disks == {vm.id: 16}
+        await vmm.start()
+        assert host.world.disks == {vm.id: 64}
+
+    await host.live(life)
+
+
+@pytest.mark.parametrize("live", [False, True])
+async def test_a_disk_never_shrinks(host, live):
+    async def life(vmm):
+        vm = await vmm.create(disk_mib=64)
+        if live:
+            vm = await vmm.start()
+        with pytest.raises(FailedPrecondition, match="is 64 and cannot become 63") as caught:
+            await vmm.update(["disk_mib", "restart"], disk_mib=63, restart=NOW)
         assert caught.value.reason == "FIELD_FIXED"
         assert await vmm.store.find(vm.id) == vm
 
