@@ -6,6 +6,24 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from netns import unshare
+
+# How long an example takes says how busy the machine is; how long a test may take is pytest's.
+# In CI the examples are the same in each run: what fails there is the change under test.
+settings.register_profile(
+    "nexus",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+)
+settings.load_profile("nexus")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker of pytest-xdist ports, addresses and abstract sockets of its own."""
+    if hasattr(config, "workerinput"):
+        unshare()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

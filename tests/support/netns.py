@@ -2,15 +2,25 @@
 
 import ctypes
 import os
+import subprocess
 from contextlib import contextmanager
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
+FIRST = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+"""The namespace that the test run was started in."""
+
 
 def _check(code):
     if code:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def unshare():
+    """Be in a new namespace from now on, with loopback up."""
+    _check(_libc.unshare(_CLONE_NEWNET))
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
 def enter(descriptor):

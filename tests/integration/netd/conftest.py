@@ -1,7 +1,5 @@
 """A real netd in a network namespace of its own, with real packets."""
 
-import os
-
 import pytest
 from guests import Cables, Stack
 from netd_process import configure, running
@@ -9,15 +7,7 @@ from netns import fresh
 
 
 @pytest.fixture
-def first_namespace():
-    """The network namespace that the test run was started in."""
-    descriptor = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    yield descriptor
-    os.close(descriptor)
-
-
-@pytest.fixture
-def namespace(first_namespace):
+def namespace():
     """Be in a fresh network namespace; processes and threads started in the test are in it too."""
     with fresh() as descriptor:
         Stack(descriptor).ip("link set lo up")

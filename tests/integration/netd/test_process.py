@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from netd_ports import attach, check_agreement, list_ports
 from netd_process import configure, refused, running
-from netns import entered
+from netns import FIRST, entered
 
 from nexus.netd.v1 import netd_pb2 as pb
 from nexus_rpc.errors import from_rpc_error
@@ -46,8 +46,8 @@ async def _start(directory):
         pass
 
 
-async def test_it_has_no_children_and_stops_in_order(first_namespace, netd):
-    with entered(first_namespace):
+async def test_it_has_no_children_and_stops_in_order(netd):
+    with entered(FIRST):  # the only one where the kernel tells of processes
         watcher = await asyncio.create_subprocess_exec(
             sys.executable,
             WATCH_FORKS,

@@ -137,7 +137,7 @@ async def test_a_defect_costs_one_query(ask, resolver, upstream, outcomes, caplo
     assert resolver.in_flight() == 0
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.binary(max_size=1300), by_tcp=st.booleans())
 async def test_any_bytes_from_anybody(resolver, upstream, outcomes, data, by_tcp):
     upstream.answers["pypi.org A"] = GOOD
@@ -149,7 +149,7 @@ async def test_any_bytes_from_anybody(resolver, upstream, outcomes, data, by_tcp
     assert not outcomes[Outcome.DEFECT]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     head=st.binary(min_size=10, max_size=10),
     labels=st.lists(st.binary(min_size=1, max_size=63), max_size=5),
