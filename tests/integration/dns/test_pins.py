@@ -37,7 +37,7 @@ async def test_a_netd_that_says_nothing(netd, guest):
     netd.pins_by_itself = False
     began = time.monotonic()
     assert code(await guest.ask("pypi.org")) == "SERVFAIL"
-    assert 1.9 < time.monotonic() - began < 4
+    assert 1.9 < time.monotonic() - began < 8
     # What it says later, and of numbers that never were, is nothing to anybody.
     await netd.say(pinned=(await netd.pin()).number)
     await netd.say(not_pinned=2**64 - 1)
@@ -52,8 +52,9 @@ async def test_a_netd_that_goes_away(netd, guest, opened):
     began = time.monotonic()
     await netd.close()
     assert code(await asking) == "SERVFAIL"
-    assert code(await guest.ask("pypi.org")) == "SERVFAIL"
-    assert time.monotonic() - began < 1.9  # nobody waits for one who is gone, who has 2 s
+    for _ in range(5):
+        assert code(await guest.ask("pypi.org")) == "SERVFAIL"
+    assert time.monotonic() - began < 6  # nobody waits for one who is gone, who has 2 s each time
     assert values(await guest.ask("pypi.org", "TXT")) == ['"hello"']
     assert values(await guest.ask("worker.nexus")) == ["127.53.0.2"]
     assert code(await guest.ask("evil.net")) == "REFUSED"

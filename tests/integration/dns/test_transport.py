@@ -195,7 +195,7 @@ class TestTcp:
 
         assert await seconds(b"\xff\xff") < 5  # none is that long
         silent = await asyncio.gather(*map(seconds, (b"", b"\0", b"\0\x20half")))
-        assert all(9 < each < 12 for each in silent)
+        assert all(9 < each < 20 for each in silent)
 
     async def test_one_who_takes_no_answers(self, names, netd, opened, tmp_path):
         names.answers["pypi.org TXT"] = [f"pypi.org 60 TXT {n}{'x' * 200}" for n in range(70)]

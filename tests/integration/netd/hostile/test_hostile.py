@@ -7,7 +7,7 @@ import pytest
 from tests.integration.netd.hostile.attack import was_told
 from tests.integration.netd.hostile.table import ATTACKS
 
-REFUSAL_SECONDS = 1
+REFUSAL_SECONDS = 5
 
 
 @pytest.mark.asyncio(loop_scope="module")
