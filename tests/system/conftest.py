@@ -109,7 +109,7 @@ def snapshot(devhost):
             "systemctl list-units --all --plain --no-legend 'nexus-vm@*' | sort;"
             "find /run/nexus/vms /var/lib/nexus/vms -mindepth 1 -not -path '*/console/*' | sort;"
             "bridge link show master nexbr0 | cut -d: -f2 | sort;"
-            f"python3 -c '{PORTS}'"
+            f"python3 -IS -c '{PORTS}'"
         )
 
     return take

@@ -14,7 +14,8 @@ def test_a_killed_service_comes_back_and_the_vm_lives(devhost, hello, main_pid, 
     vm = devhost.json("vm", "inspect", hello)
     firecrackers = devhost.out(FIRECRACKERS)
     boot_id = devhost.exec(hello, "cat", "/proc/sys/kernel/random/boot_id").stdout
-    script = "echo begun; for n in $(seq 40); do sleep 0.25; done; echo done"
+    go_on = f"/run/after-{service}"
+    script = f"echo begun; until [ -e {go_on} ]; do sleep 0.2; done; echo done"
     command = devhost.start_exec(hello, "sh", "-c", script)
     assert command.stdout.readline() == b"begun\n"
 
@@ -26,6 +27,8 @@ def test_a_killed_service_comes_back_and_the_vm_lives(devhost, hello, main_pid, 
         lambda: devhost.nexusctl("status", check=False).returncode == 0,
     )
 
+    devhost.until("hello is ready", lambda: _listed(devhost).get(hello) == "ready")
+    devhost.exec(hello, "touch", go_on)
     out, _ = command.communicate(timeout=60)
     if service == "gateway":
         # It carried the stream: the client is told, and no half answer passes for a whole one.
@@ -33,7 +36,6 @@ def test_a_killed_service_comes_back_and_the_vm_lives(devhost, hello, main_pid, 
     else:
         assert (out, command.returncode) == (b"done\n", 0)
 
-    devhost.until("hello is ready", lambda: _listed(devhost).get(hello) == "ready")
     assert devhost.exec(hello, "cat", "/proc/sys/kernel/random/boot_id").stdout == boot_id
     assert devhost.out(FIRECRACKERS) == firecrackers
     after = devhost.json("vm", "inspect", hello)

@@ -29,7 +29,7 @@ def test_a_stop_asks_the_agent_and_what_runs_in_the_guest_ends_in_order(devhost,
 
 def test_a_command_keeps_a_vm_and_idleness_ends_it(devhost, make_vm):
     name = make_vm("idler", "--no-network", "--ttl", "idle=15s")
-    assert devhost.exec(name, "sleep", "40", timeout=120).returncode == 0
+    assert devhost.exec(name, "sleep", "25", timeout=120).returncode == 0
     assert _vm(devhost, name)["state"] == "ready"
 
     devhost.until("it has ended", lambda: _vm(devhost, name)["state"] == "stopped", seconds=120)
