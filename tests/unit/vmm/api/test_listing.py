@@ -13,7 +13,6 @@ from nexus_rpc.errors import InvalidArgument
 from nexus_vmm.api.convert import STATES
 from nexus_vmm.api.listing import check_listing
 from nexus_vmm.records import rows
-from nexus_vmm.states import State
 
 NUMBERED = {number: state for state, number in STATES.items()}
 LETTERS = str.maketrans("0189", "abcd")  # what an id has no place for
@@ -32,7 +31,7 @@ def db():
     db.row_factory = sqlite3.Row
     for script in rows.MIGRATIONS:
         db.executescript(script)
-    states = list(State)
+    states = [*NUMBERED.values()]
     for number in range(60):
         tags = {"team": "blue", "env": "prod"} if number % 3 else {"team": 're\'d "x"]', "a": ""}
         spec = vmm_guest.spec(
