@@ -251,3 +251,35 @@ async def test_an_image_that_is_replaced_or_gone_costs_only_the_next_start(servi
     assert (await service.call("GetVm", vm="a")).vm.state == pb.VM_STATE_FAILED
     image.write_bytes(b"another one")
     assert (await service.call("StartVm", vm="a")).vm.state in LIVE
+
+
+async def test_files_that_are_replaced_are_had_by_the_next_start_and_refused_if_they_do_not_fit(
+    service,
+):
+    for name in "ab":
+        await service.call("CreateVm", name=name)
+        await service.call("StartVm", vm=name)
+    before = {vm.name: vm for vm in await service.vms()}
+    kernel = service.directory / "guest/kernels/default/vmlinux"
+    good = kernel.read_bytes()
+
+    def put(content):
+        fresh = kernel.with_suffix(".new")
+        fresh.write_bytes(content)
+        fresh.rename(kernel)
+
+    put(b"no kernel")
+    await service.kill()
+    await service.start()
+    assert {vm.name: vm for vm in await service.check()} == before
+    await service.call("StopVm", vm="a")
+    with pytest.raises(FailedPrecondition, match="failed to load ELF kernel image") as caught:
+        await service.call("StartVm", vm="a")
+    assert caught.value.reason == "BOOT_FAILED"
+    failed = (await service.call("GetVm", vm="a")).vm
+    assert (failed.state, "ELF" in failed.state_reason) == (pb.VM_STATE_FAILED, True)
+
+    put(good)
+    again = (await service.call("StartVm", vm="a")).vm
+    assert again.state in LIVE
+    assert (await service.check())[1] == before["b"]
