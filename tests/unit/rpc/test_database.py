@@ -150,3 +150,22 @@ async def test_a_commit_that_fails_leaves_no_transaction_open(database):
         await database.write(dangling)
     await database.write(_insert(1))
     assert await database.read(_values) == [1]
+
+
+@pytest.mark.parametrize(("errors", "read"), [("strict", None), ("replace", ["whole", "\ufffdx"])])
+async def test_a_text_that_is_no_utf_8_is_read_where_that_is_asked_for(tmp_path, errors, read):
+    database = await Database.open(tmp_path / "x.db", ["CREATE TABLE t (a TEXT)"], errors=errors)
+
+    def rows(db):
+        return [row["a"] for row in db.execute("SELECT a FROM t")]
+
+    def add(db):
+        db.execute("INSERT INTO t VALUES ('whole'), (CAST(x'ff78' AS TEXT))")
+
+    await database.write(add)
+    if read is None:
+        with pytest.raises(sqlite3.OperationalError, match="UTF-8"):
+            await database.read(rows)
+    else:
+        assert await database.read(rows) == read
+    await database.close()
