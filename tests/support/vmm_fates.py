@@ -141,7 +141,7 @@ def _database(content):
         for script in vmm_life.rows.MIGRATIONS:
             connection.executescript(script)
     nothing = Reserve(Path("reserve"), 0)
-    return Database(connection, ThreadPoolExecutor(max_workers=1), nothing)
+    return Database(connection, ThreadPoolExecutor(max_workers=1), nothing, "replace")
 
 
 def _copied(world):

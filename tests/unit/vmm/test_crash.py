@@ -4,7 +4,6 @@
 """
 
 import os
-from collections import Counter
 from functools import partial
 from random import Random
 
@@ -21,7 +20,6 @@ SEED = int(os.environ.get("NEXUS_CRASH_SEED", "1"))
 STORIES = int(os.environ.get("NEXUS_CRASH_STORIES", "16"))
 NAMES = ("ant", "bee", "cat")
 TIMES = ((0, 0), (0, 0), (10, 0), (0, 10), (30, 20))
-points = Counter()
 
 
 def some_call(stage, random, number):
@@ -80,14 +78,10 @@ def test_whatever_point_it_is_killed_at(seed):
     with Stage(seed) as stage:
         kills = Kills(stage)
         story(stage, random)
-    points["passed"] += kills.points
+    assert kills.points > 50
     for kill in kills:
         try:
-            points["kills"] += survive(kill, random)
+            survive(kill, random)
         except Exception as error:
             error.add_note(f"killed {kill.name}; NEXUS_CRASH_SEED={seed} NEXUS_CRASH_STORIES=1")
             raise
-
-
-def test_thousands_of_points_were_tried():
-    assert not points or points["passed"] > 150 * STORIES, points
