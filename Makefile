@@ -8,7 +8,6 @@ UV := $(CACHE)/uv/bin/uv
 export UV_CACHE_DIR := $(CURDIR)/$(CACHE)/uv/cache
 export UV_PYTHON_DOWNLOADS := never
 # Tests start Python a thousand times: what it compiles, it keeps.
-export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 BUF := $(CACHE)/npm/node_modules/.bin/buf
 GUEST := $(CACHE)/guest
@@ -118,7 +117,7 @@ $(BUF): | packages
 venv: $(VENV)/.done ## Make the development environment
 $(VENV)/.done: $(UV) requirements.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 	$(UV) venv --quiet --allow-existing --python /usr/bin/python3 $(VENV)
-	VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements.lock
+	VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --compile-bytecode --require-hashes requirements.lock
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation $(PACKAGES:%=-e %)
 	touch $@
 
