@@ -77,8 +77,13 @@ class CrashHost:
                 await give_back_port(self._services, request.vm_id)
             raise
 
+    async def _delete(self, request):
+        """Delete a VM and give its port back: as nexusctl does."""
+        await self.ask(self.stub.DeleteVm, request)
+        await give_back_port(self._services, request.vm)
+
     def operation(self, name, vm):
-        """Return the call of an operation on a VM; to repeat it, call it again."""
+        """Return the call of an operation on a VM, by its id; to repeat it, call it again."""
         known = {"vm": vm, "request_id": str(uuid4())}
         match name:
             case "start":
@@ -90,7 +95,7 @@ class CrashHost:
             case "resume":
                 request = vmm_pb2.ResumeVmRequest(**known)
             case "delete":
-                request = vmm_pb2.DeleteVmRequest(**known)
+                return partial(self._delete, vmm_pb2.DeleteVmRequest(**known))
         return partial(self.ask, getattr(self.stub, f"{name.title()}Vm"), request)
 
     async def get(self, name):

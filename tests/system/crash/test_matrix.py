@@ -91,14 +91,14 @@ async def _prepared(host, point):
     vm = (await host.create(TARGET, condition)()).vm
     at_rest = point.operation in ("start", "delete")
     if at_rest and not point.patience:
-        return host.operation(point.operation, TARGET), vm  # of one that never ran
-    vm = (await host.operation("start", TARGET)()).vm
+        return host.operation(point.operation, vm.id), vm  # of one that never ran
+    vm = (await host.operation("start", vm.id)()).vm
     await asyncio.sleep(point.patience)
     if at_rest:
-        await host.operation("stop", TARGET)()
+        await host.operation("stop", vm.id)()
     if point.operation == "resume":
-        await host.operation("pause", TARGET)()
+        await host.operation("pause", vm.id)()
     if point.operation == "restart":
         pid = (await host.get(TARGET)).pid
         return lambda: host.kill(pid), vm
-    return host.operation(point.operation, TARGET), vm
+    return host.operation(point.operation, vm.id), vm
