@@ -266,3 +266,18 @@ async def test_whether_the_host_goes_down(short_path, monkeypatch):
         assert not await units.host_stops()
         systemd.state = "stopping"
         assert await units.host_stops()
+
+
+async def test_as_the_host_goes_down_no_job_is_asked_for_where_no_process_is_left(
+    short_path, monkeypatch
+):
+    async with world(short_path, monkeypatch) as (units, systemd):
+        await units.start(ID)
+        systemd.state = "stopping"
+        systemd.model.processes[ID].end(0)
+        await asyncio.wait_for(units.wait(ID), 5)
+        await units.stop(ID)
+        assert "StopUnit" not in systemd.calls
+        systemd.state = "running"
+        await units.stop(ID)
+        assert await units.loaded() == set()
