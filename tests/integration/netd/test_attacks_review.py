@@ -16,7 +16,7 @@ from nexus.netd.v1 import netd_pb2 as pb
 from nexus.netd.v1 import resolver_pb2
 from nexus_rpc.ids import new_vm_id
 
-AT_ONCE = 1.0
+AT_ONCE = 5.0
 """Seconds in which a call is answered, whatever is thrown at netd meanwhile."""
 SECONDS = 30
 FAR = "2606:4700::1111"
