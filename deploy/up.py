@@ -16,6 +16,8 @@ from deploy.devhost.layout import REPO, Layout
 from deploy.packages import install_packages
 from deploy.steps import step
 
+_BOOT_SECONDS = 180
+
 _NEXT = """
 Ready. To go on:
 
@@ -57,8 +59,20 @@ def first_light(layout: Layout) -> None:
         if _answers(nexusctl, env):
             notes.append("as it was")
         else:
-            run([nexusctl, "vm", "start", "hello"], env=env, timeout=180)
+            _boot(nexusctl, env)
     print(run([nexusctl, "vm", "exec", "hello", "--", "uname", "-a"], env=env, timeout=60), end="")
+
+
+def _boot(nexusctl: Path, env: dict[str, str]) -> None:
+    deadline = time.monotonic() + _BOOT_SECONDS
+    try:
+        run([nexusctl, "vm", "start", "hello"], env=env, timeout=_BOOT_SECONDS)
+    except Failure:
+        # After a boot of a slow host it may be live already, and not answer yet.
+        while not _answers(nexusctl, env):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 def _answers(nexusctl: Path, env: dict[str, str]) -> bool:
