@@ -1,8 +1,9 @@
 """The writable disk of a VM: a sparse file that the guest makes a file system on.
 
 A disk appears under its name only when it is whole, so a kill half-way leaves nothing that looks
-like one. Nothing is synced to the host's disk here: what a power loss takes, the first start makes
-again, and what a guest writes is synced as the guest asks.
+like one. What is made is not synced to the host's disk: what a power loss takes, the first start
+makes again, and what a guest writes is synced as the guest asks. What is removed is synced: the
+record goes after it, and a disk that came back would be nobody's.
 """
 
 from __future__ import annotations
@@ -93,8 +94,17 @@ def _told(directory: Path, what: str) -> Iterator[None]:
 
 
 def remove_home(places: Places, vm_id: str) -> None:
-    """Remove the VM's directory and disk; nothing happens if there is none."""
+    """Remove the VM's directory and disk, for good: no power loss brings them back.
+
+    Nothing happens if there is none. Blocks on the disk.
+    """
     remove_directory(places.home(vm_id))
+    # Also where nothing was there: who removed it may have been killed before this.
+    directory = os.open(places.vms_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def discard_home(places: Places, vm_id: str) -> bool:

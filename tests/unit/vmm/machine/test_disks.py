@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 import vmm_guest
@@ -130,6 +131,20 @@ def test_removal_follows_no_link_and_may_be_repeated(where, tmp_path):
         remove_home(where, ID)
     assert (other / "kept").exists()
     assert places.vm_ids(where.vms_dir) == set()
+
+
+def test_a_removal_is_on_the_disk_when_it_is_told(where, monkeypatch):
+    make_home(where, ID, 1)
+    synced = []
+
+    def fsync(handle):
+        assert not where.home(ID).exists()
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    remove_home(where, ID)
+    remove_home(where, ID)  # the one before may have been killed just before it synced
+    assert synced == [where.vms_dir] * 2
 
 
 def test_no_depth_and_no_odd_name_keeps_a_directory(where, tmp_path):
