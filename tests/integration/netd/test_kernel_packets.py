@@ -11,7 +11,7 @@ from kernel_values import GATEWAY, GATEWAY6, NAME, SUBNETS, attach, bridge, gues
 
 from nexus_netd.linux.port import Linux
 
-SOON = 0.3
+SOON = 0.7
 SECONDS = 5
 SILENCE = 0.3
 
